@@ -1,0 +1,101 @@
+/* What differs between Linux and macOS, and the counter of GIL releases, in one place.
+ *
+ * Every compiled module includes this after Python.h and before its own code. */
+#ifndef PH_COMPAT_H
+#define PH_COMPAT_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <sys/eventfd.h>
+#endif
+
+/* Each explicit release of the GIL by this module is counted, so that a test can show by count
+ * that a small exchange makes one. Counted before the release, under the GIL; atomic for builds without one. */
+static unsigned long ph_gil_count = 0;
+static inline PyThreadState *ph_save_thread(void) {
+    __atomic_add_fetch(&ph_gil_count, 1, __ATOMIC_RELAXED);
+    return PyEval_SaveThread();
+}
+#define PyEval_SaveThread ph_save_thread
+static inline unsigned long ph_gil_releases(void) { return __atomic_load_n(&ph_gil_count, __ATOMIC_RELAXED); }
+
+/* MSG_NOSIGNAL is Linux's; macOS sets SO_NOSIGPIPE on the socket when it is made. */
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
+
+static inline int64_t ph_now(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000LL + ts.tv_nsec;
+}
+
+/* poll() with nanoseconds; a negative timeout waits for ever. macOS has no ppoll: round up to a millisecond, never early. */
+static inline int ph_poll(struct pollfd *fds, unsigned n, int64_t timeout_ns) {
+#ifdef __linux__
+    if (timeout_ns < 0) return ppoll(fds, n, NULL, NULL);
+    struct timespec ts = {(time_t)(timeout_ns / 1000000000LL), (long)(timeout_ns % 1000000000LL)};
+    return ppoll(fds, n, &ts, NULL);
+#else
+    int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
+    return poll(fds, n, ms > 0x7fffffff ? 0x7fffffff : (int)ms);
+#endif
+}
+
+/* A thread's wake-up descriptor: an eventfd, or the two ends of a pipe. */
+static inline int ph_wake_open(int *rd, int *wr) {
+#ifdef __linux__
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0) return -1;
+    *rd = *wr = fd;
+    return 0;
+#else
+    int p[2];
+    if (pipe(p) < 0) return -1;
+    for (int i = 0; i < 2; i++) {
+        fcntl(p[i], F_SETFD, FD_CLOEXEC);
+        fcntl(p[i], F_SETFL, O_NONBLOCK);
+    }
+    *rd = p[0];
+    *wr = p[1];
+    return 0;
+#endif
+}
+static inline void ph_wake_write(int wr) {
+    uint64_t one = 1;
+    ssize_t r;
+    /* EAGAIN means that it is already readable, which is what was wanted. */
+    do { r = write(wr, &one, sizeof one); } while (r < 0 && errno == EINTR);
+}
+static inline void ph_wake_drain(int rd) {
+    char b[64];
+    ssize_t r;
+    do { r = read(rd, b, sizeof b); } while (r > 0 && r == (ssize_t)sizeof b);
+}
+
+static inline int ph_set_rcvtimeo(int fd, int64_t ns) {
+    struct timeval tv = {(time_t)(ns / 1000000000LL), (suseconds_t)((ns % 1000000000LL) / 1000)};
+    if (tv.tv_sec == 0 && tv.tv_usec == 0) tv.tv_usec = 1; /* 0 would mean for ever */
+    return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+}
+
+#define ph_add_int(p, v) __atomic_add_fetch((p), (v), __ATOMIC_ACQ_REL)
+#define ph_load_int(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define ph_store_int(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+
+#endif

@@ -1,0 +1,49 @@
+"""The C shims of compat.h, for `cimport`."""
+from libc.stdint cimport int64_t
+
+
+cdef extern from "compat.h" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t*, void*)
+    int pthread_mutex_lock(pthread_mutex_t*)
+    int pthread_mutex_trylock(pthread_mutex_t*)
+    int pthread_mutex_unlock(pthread_mutex_t*)
+    int pthread_mutex_destroy(pthread_mutex_t*)
+
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+    enum:
+        POLLIN
+        POLLOUT
+        POLLERR
+        POLLHUP
+        POLLNVAL
+        POLLRDHUP
+        MSG_PEEK
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+        EAGAIN
+        EINTR
+        ECONNRESET
+        EPIPE
+        ENOTCONN
+        EBADF
+
+    ssize_t c_recv "recv"(int fd, void* buf, size_t n, int flags)
+    ssize_t c_send "send"(int fd, const void* buf, size_t n, int flags)
+    int c_close "close"(int fd)
+    int errno
+
+    int64_t ph_now()
+    int ph_poll(pollfd* fds, unsigned n, int64_t timeout_ns)
+    int ph_wake_open(int* rd, int* wr)
+    void ph_wake_write(int wr)
+    void ph_wake_drain(int rd)
+    int ph_set_rcvtimeo(int fd, int64_t ns)
+    unsigned long ph_gil_releases()
+    int ph_add_int(int* p, int v)
+    int ph_load_int(int* p)
+    void ph_store_int(int* p, int v)

@@ -1,0 +1,54 @@
+"""All that the pool and the janitor know of a connection."""
+from libc.stdint cimport int64_t, uint64_t
+
+cdef enum SlotState:
+    SL_NEW = 0          # made, not registered
+    SL_ACTIVE = 1       # checked out (in_use >= 1)
+    SL_IDLE = 2         # on the idle lists
+    SL_CLAIMED = 3      # taken off the lists by the janitor or by a closer, outside the lock
+    SL_DEAD = 4         # counted as closed; whoever holds the GIL next drops the pool's reference
+
+
+cdef struct Slot:
+    # The pool's book-keeping of one connection, embedded in it. Guarded by the pool's lock.
+    void* owner                 # the Poolable; the pool holds one reference to it from register to reap
+    void* host                  # HostSlots*
+    Slot* idle_prev             # the host's idle list, most recent first
+    Slot* idle_next
+    Slot* lru_prev              # the pool's idle list over all hosts, most recent first
+    Slot* lru_next
+    Slot* all_prev              # the host's open connections
+    Slot* all_next
+    Slot* dead_next             # a chain that its holder closes and reaps
+    int state
+    int in_use
+    int capacity
+    int fd                      # what the janitor polls while it is idle
+    int reason                  # why it was closed (Reason), once dead
+    int64_t born
+    int64_t idle_since
+    int64_t idle_limit          # ns this one may idle at most (Keep-Alive: timeout), -1: the pool's own rule
+    int64_t die_at              # end of life (max_conn_lifetime with jitter), -1: none
+    uint64_t id
+    uint64_t uses               # requests served
+    void* holder                # Holder* of the request that has it
+
+
+cdef struct Holder:
+    # Who holds a connection, for PoolTimeout's message. Lives in the request; unlinked under the lock.
+    const char* label           # method SP target, redacted by the reader
+    size_t label_len
+    int64_t since
+    int unread                  # 1: its body was left unread (streaming)
+
+
+cdef class Poolable:
+    cdef Slot slot
+    cdef int fileno(self) noexcept nogil
+    # Idle and handed out: ST_OK if it may be used; anything else and it is closed. Never blocks.
+    cdef int probe(self) noexcept nogil
+    # Idle and readable: ST_OK if it is still good (a TLS ticket was read), anything else and it is closed. Never blocks.
+    cdef int on_readable(self) noexcept nogil
+    # Draining: ST_OK when it may be pooled, ST_AGAIN to be called again when readable, anything else to close. Never blocks.
+    cdef int drain_step(self) noexcept nogil
+    cdef void close(self, int reason) noexcept nogil

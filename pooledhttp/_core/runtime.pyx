@@ -1,0 +1,133 @@
+"""What a process has one of: the free list of exchange buffers, and each thread's wake descriptor."""
+from libc.stdlib cimport free, malloc
+
+from pooledhttp._core.compat cimport (
+    c_close, ph_add_int, ph_gil_releases, ph_load_int, ph_wake_drain, ph_wake_open, ph_wake_write, pthread_mutex_init,
+    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+)
+
+import threading
+
+cdef enum:
+    KEEP = 64                  # free buffers kept: at most 5 MiB, only as many as were ever in use at once
+
+cdef pthread_mutex_t _lock
+cdef char* _free[KEEP]
+cdef int _n_free = 0
+cdef int _out = 0              # buffers in use
+cdef int _wakes = 0            # wake descriptors open
+pthread_mutex_init(&_lock, NULL)
+
+
+cdef char* buffer_take() noexcept nogil:
+    global _n_free
+    cdef char* buf = NULL
+    pthread_mutex_lock(&_lock)
+    if _n_free > 0:
+        _n_free -= 1
+        buf = _free[_n_free]
+    pthread_mutex_unlock(&_lock)
+    if buf == NULL:
+        buf = <char*>malloc(BUFFER_SIZE)
+    if buf != NULL:
+        ph_add_int(&_out, 1)
+    return buf
+
+
+cdef void buffer_give(char* buf) noexcept nogil:
+    global _n_free
+    if buf == NULL:
+        return
+    ph_add_int(&_out, -1)
+    pthread_mutex_lock(&_lock)
+    if _n_free < KEEP:
+        _free[_n_free] = buf
+        _n_free += 1
+        buf = NULL
+    pthread_mutex_unlock(&_lock)
+    if buf != NULL:
+        free(buf)
+
+
+cdef void wake_hold(Wake* w) noexcept nogil:
+    ph_add_int(&w.refs, 1)
+
+
+cdef void wake_drop(Wake* w) noexcept nogil:
+    if ph_add_int(&w.refs, -1) == 0:
+        c_close(w.rd)
+        if w.wr != w.rd:
+            c_close(w.wr)
+        free(w)
+        ph_add_int(&_wakes, -1)
+
+
+cdef void wake_signal(Wake* w) noexcept nogil:
+    ph_wake_write(w.wr)
+
+
+cdef void wake_clear(Wake* w) noexcept nogil:
+    ph_wake_drain(w.rd)
+
+
+cdef class WakeHandle:
+    """A thread's wake descriptor: readable once `signal()` was called, until `clear()`. Any thread may signal."""
+
+    cdef Wake* w
+
+    def __cinit__(self):
+        self.w = <Wake*>malloc(sizeof(Wake))
+        if self.w == NULL:
+            raise MemoryError()
+        if ph_wake_open(&self.w.rd, &self.w.wr) < 0:
+            free(self.w)
+            self.w = NULL
+            raise OSError("cannot open a wake descriptor: too many open files?")
+        self.w.refs = 1
+        ph_add_int(&_wakes, 1)
+
+    def __dealloc__(self):
+        if self.w != NULL:
+            wake_drop(self.w)
+
+    def fileno(self) -> int:
+        return self.w.rd
+
+    def signal(self) -> None:
+        wake_signal(self.w)
+
+    def clear(self) -> None:
+        wake_clear(self.w)
+
+
+cdef object _local = threading.local()
+
+
+def current_wake() -> WakeHandle:
+    """This thread's wake handle, made on first use and closed when the thread ends."""
+    try:
+        return _local.wake
+    except AttributeError:
+        _local.wake = WakeHandle()
+        return _local.wake
+
+
+cdef Wake* thread_wake() except NULL:
+    cdef WakeHandle h = current_wake()
+    return h.w
+
+
+def live() -> dict:
+    """Live objects, for the tests' teardown: buffers in use, wake descriptors open."""
+    return {"buffers": ph_load_int(&_out), "wakes": ph_load_int(&_wakes)}
+
+
+def forget_threads() -> None:
+    """After fork: the other threads' wake handles are not ours, and the lock may have been held."""
+    global _local
+    pthread_mutex_init(&_lock, NULL)
+    _local = threading.local()
+
+
+def gil_releases() -> int:
+    return ph_gil_releases()

@@ -1,0 +1,167 @@
+"""A plain socket as a Stream, with the kernel's own deadline on the read that waits.
+
+A blocking `recv` with SO_RCVTIMEO costs one system call where `poll` and `recv` cost two. Kernel timers are coarse and late by
+up to an eighth of their length, so the option is set to about 85 % of what remains, and only where what is set does not already
+fit; `poll` waits for the rest. The descriptor is in blocking mode; whatever must not block says MSG_DONTWAIT.
+"""
+from pooledhttp._core.clock cimport remaining
+from pooledhttp._core.compat cimport (
+    EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, c_close, c_recv,
+    c_send, errno, ph_gil_releases, ph_poll, ph_set_rcvtimeo, pollfd,
+)
+from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_OK, ST_PROTO, ST_TIMEOUT, ST_WOKEN
+from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
+
+
+cdef int sock_wait(int fd, int events, int64_t deadline, Wake* wake, int* err) noexcept nogil:
+    cdef pollfd p[2]
+    cdef int n = 1, r, got = 0
+    cdef int64_t left = remaining(deadline)
+    if left == 0:
+        return ST_TIMEOUT
+    p[0].fd = fd
+    p[0].events = (POLLIN if events & WAIT_READ else 0) | (POLLOUT if events & WAIT_WRITE else 0)
+    p[0].revents = 0
+    if wake != NULL:
+        p[1].fd = wake.rd
+        p[1].events = POLLIN
+        p[1].revents = 0
+        n = 2
+    r = ph_poll(p, n, left)
+    if r < 0:
+        if errno == EINTR:
+            return ST_INTR
+        err[0] = errno
+        return ST_IO
+    if r == 0:
+        return ST_TIMEOUT
+    if n == 2 and p[1].revents:
+        return ST_WOKEN
+    if p[0].revents & POLLNVAL:
+        err[0] = 9
+        return ST_IO
+    if p[0].revents & (POLLERR | POLLHUP):
+        return events                    # the call that follows says what it is
+    if p[0].revents & POLLIN:
+        got |= WAIT_READ
+    if p[0].revents & POLLOUT:
+        got |= WAIT_WRITE
+    return got
+
+
+cdef ssize_t sock_try_recv(int fd, char* p, size_t n, int* err) noexcept nogil:
+    cdef ssize_t r
+    while True:
+        r = c_recv(fd, p, n, MSG_DONTWAIT)
+        if r > 0:
+            return r
+        if r == 0:
+            return ST_EOF
+        if errno == EAGAIN:
+            return ST_AGAIN
+        if errno != EINTR:
+            err[0] = errno
+            return ST_IO
+
+
+cdef ssize_t sock_try_send(int fd, const char* p, size_t n, int* err) noexcept nogil:
+    cdef ssize_t r
+    while True:
+        r = c_send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if r >= 0:
+            return r
+        if errno == EAGAIN:
+            return ST_AGAIN
+        if errno != EINTR:
+            err[0] = errno
+            return ST_IO
+
+
+cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, int64_t* rcvtimeo, int* err) noexcept nogil:
+    cdef ssize_t r
+    cdef int64_t left, fit
+    cdef int w
+    if wake == NULL:
+        left = remaining(deadline)
+        if left == 0:
+            # What has already arrived is still the caller's.
+            r = sock_try_recv(fd, p, n, err)
+            return ST_TIMEOUT if r == ST_AGAIN else r
+        if left < 0:
+            if rcvtimeo[0] != 0:
+                ph_set_rcvtimeo(fd, 3600000000000000)      # six weeks: a wake-up that early costs nothing
+                rcvtimeo[0] = 0
+        elif rcvtimeo[0] == 0 or rcvtimeo[0] > left - left // 10 or rcvtimeo[0] < left // 2:
+            fit = left - left * 3 // 20
+            if ph_set_rcvtimeo(fd, fit) < 0:
+                err[0] = errno
+                return ST_IO
+            rcvtimeo[0] = fit
+        r = c_recv(fd, p, n, 0)
+        if r > 0:
+            return r
+        if r == 0:
+            return ST_EOF
+        if errno == EINTR:
+            return ST_INTR
+        if errno != EAGAIN:
+            err[0] = errno
+            return ST_IO
+    while True:
+        w = sock_wait(fd, WAIT_READ, deadline, wake, err)
+        if w < 0:
+            return w
+        r = sock_try_recv(fd, p, n, err)
+        if r != ST_AGAIN:
+            return r
+
+
+cdef int sock_probe(int fd) noexcept nogil:
+    cdef char c
+    cdef ssize_t r
+    while True:
+        r = c_recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT)
+        if r > 0:
+            return ST_PROTO
+        if r == 0:
+            return ST_EOF
+        if errno == EAGAIN:
+            return ST_OK
+        if errno != EINTR:
+            return ST_EOF
+
+
+cdef class TcpStream(Stream):
+    """A connected socket's descriptor, owned from here on, in blocking mode."""
+
+    def __cinit__(self, int fd):
+        self.fd = fd
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            c_close(self.fd)
+
+    cdef ssize_t recv_into(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil:
+        return sock_recv(self.fd, p, n, deadline, wake, &self.rcvtimeo, &self.err)
+
+    cdef ssize_t try_recv(self, char* p, size_t n) noexcept nogil:
+        return sock_try_recv(self.fd, p, n, &self.err)
+
+    cdef ssize_t try_send(self, const char* p, size_t n) noexcept nogil:
+        return sock_try_send(self.fd, p, n, &self.err)
+
+    cdef int wait(self, int events, int64_t deadline, Wake* wake) noexcept nogil:
+        return sock_wait(self.fd, events, deadline, wake, &self.err)
+
+    cdef int probe(self) noexcept nogil:
+        return sock_probe(self.fd)
+
+    cdef void close(self, bint graceful) noexcept nogil:
+        cdef int fd = self.fd
+        self.fd = -1
+        if fd >= 0:
+            c_close(fd)
+
+
+def gil_releases() -> int:
+    return ph_gil_releases()
