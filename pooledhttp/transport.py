@@ -20,7 +20,8 @@ from pooledhttp._net.resolver import Resolver
 from pooledhttp._pool import pool as _pool
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._pool.stats import PoolStats
-from pooledhttp._trip.trip import Reply, Tripper
+from pooledhttp._trip.reply import Reply
+from pooledhttp._trip.trip import Tripper
 
 if TYPE_CHECKING:
     import ssl

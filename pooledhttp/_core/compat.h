@@ -94,8 +94,8 @@ static inline int ph_set_rcvtimeo(int fd, int64_t ns) {
     return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 }
 
-/* Debug builds (POOLEDHTTP_DEBUG) hold the locking rules: helpers that need a lock assert it, and nothing is closed under one. */
-#ifdef POOLEDHTTP_DEBUG
+/* Debug builds (PH_DEBUG) hold the locking rules: helpers that need a lock assert it, and nothing is closed under one. */
+#ifdef PH_DEBUG
 static __thread int ph_locks_held = 0;
 #define PH_ASSERT(x) do { if (!(x)) abort(); } while (0)
 #define ph_note_lock(n) ((void)(ph_locks_held += (n)))
