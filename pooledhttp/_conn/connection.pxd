@@ -107,7 +107,7 @@ cdef class Exchange:
 
 cdef class Connection(Poolable):
     cdef Stream stream
-    cdef readonly tuple info         # (remote_addr, local_addr, tls_version, cipher, alpn)
+    cdef readonly object info        # (remote_addr, local_addr, tls_version, cipher, alpn)
     # A new attempt: takes a buffer and writes the request's head into it. ST_OK or ST_NOMEM.
     cdef int begin(self, Exchange ex) noexcept nogil
     # Runs as far as it can. ST_OK: the head is there; stage says whether the body is too. ST_NEED_GIL: the upload's next

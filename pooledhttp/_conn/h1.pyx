@@ -55,7 +55,7 @@ cdef inline char* _put(char* at, const char* p, size_t n) noexcept nogil:
 cdef class H1Connection(Connection):
     """An HTTP/1.1 connection over `stream`, which it owns. `info` is (remote_addr, local_addr, tls_version, cipher, alpn)."""
 
-    def __cinit__(self, Stream stream, tuple info):
+    def __cinit__(self, Stream stream, object info):
         self.stream = stream
         self.info = info
 

@@ -427,7 +427,7 @@ cdef class Tripper:
             state = pool_waiter_state(self.pool, &x.waiter)
         return state == W_CONN or state == W_CLOSED or (x.cancel is not None and x.cancel.is_cancelled())
 
-    def adopted(self, Host home, Stream stream, tuple info) -> None:
+    def adopted(self, Host home, Stream stream, object info) -> None:
         """A dial that lost its race was finished: pooled (`stream`), or counted as failed (None)."""
         cdef Slot* dead = NULL
         if stream is None:
