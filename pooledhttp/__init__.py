@@ -53,11 +53,13 @@ from pooledhttp.url import URL
 __all__ = [
     "URL", "BasicAuth", "BearerAuth", "Cancelled", "CertificateError", "Client", "ConnInfo", "ConnectError", "ConnectRefusedByFilter",
     "ConnectTimeout", "DNSError", "DeadlineExceeded", "DecodingError", "Error", "HTTPStatusError", "Headers", "InvalidURL",
-    "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError", "ProxyError", "ReadError",
-    "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response", "ResponseHeaderTimeout", "ResponseTooLarge",
+    "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
+    "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
+    "ResponseHeaderTimeout", "ResponseTooLarge",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",
     "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WriteError", "WriteTimeout",
-    "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post", "put", "request", "stream",
+    "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post", "put",
+    "request", "stream",
 ]
 
 

@@ -15,8 +15,9 @@ from pooledhttp.url import URL
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pooledhttp", description="Fetch URLs over pooled connections: status, size, time and connection of each, then the pool's "
-        "statistics.", epilog="Exit status: 0 all answered below 400; 1 one was answered otherwise or not at all; 2 bad usage.")
+        prog="python -m pooledhttp",
+        description="Fetch URLs over pooled connections: status, size, time and connection of each, then the pool's statistics.",
+        epilog="Exit status: 0 all answered below 400; 1 one was answered otherwise or not at all; 2 bad usage.")
     parser.add_argument("urls", metavar="URL", nargs="+")
     parser.add_argument("-c", "--workers", metavar="WORKERS", type=int, default=1, help="how many are fetched at once (default 1)")
     parser.add_argument("--timeout", metavar="S", type=float, help="seconds for each request, everything included")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from pooledhttp._core.limits import Limits
+
     class BuildOptions(TypedDict, total=False):
         params: Params | None
         headers: HeaderTypes
@@ -101,10 +103,11 @@ class Client:
     calls it on every response. `max_response_bytes` bounds each body. Redirects, cookies and retries are not there yet.
     """
 
-    def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None, cookies: None = None,
-                 auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT, follow_redirects: bool | None = None, max_redirects: int = 10,
-                 retries: int | None = None, event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: None = None,
-                 trust_env: bool = True, raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
+    def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
+                 cookies: None = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
+                 follow_redirects: bool | None = None, max_redirects: int = 10, retries: int | None = None,
+                 event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: None = None, trust_env: bool = True,
+                 raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
                  **transport_options: Any) -> None:
         _refuse_what_is_not_there(follow_redirects=follow_redirects, retries=retries, mounts=mounts, cookies=cookies,
                                   max_redirects=max_redirects != 10)
@@ -166,7 +169,8 @@ class Client:
     def _set_timeout(self, timeout: TimeoutTypes) -> None:
         self._timeout = Timeout.of(timeout)
         # One attribute: a request on another thread sees both or neither.
-        self._timing = (self._timeout.limits, self._timeout.limits.total)
+        limits = self._timeout.limits
+        self._timing = (limits, limits.total, "client")
 
     @property
     def auth(self) -> Any:
@@ -209,7 +213,12 @@ class Client:
         if not options:
             wire = self._memo.get(url) or self._learn(url)
             if wire is not None:
-                return self._again(wire)
+                return self._again(wire, self._timing)
+        elif len(options) == 1 and "timeout" in options:
+            wire = self._memo.get(url) or self._learn(url)
+            if wire is not None:
+                limits = Timeout.of(options["timeout"]).limits
+                return self._again(wire, (limits, limits.total, "request"))
         return self._request("GET", url, options)
 
     def head(self, url: str, **options: Unpack[Options]) -> Response:
@@ -251,7 +260,7 @@ class Client:
         return request
 
     def send(self, request: Request, **options: Unpack[SendOptions]) -> Response:
-        """Send a request. One that `build_request` did not make is completed with this client's default headers first; yours is not changed."""
+        """Send a request. One that `build_request` did not make is completed with the default headers; yours is not changed."""
         given: dict[str, Any] = dict(options)
         for name in given:
             if name in _BUILD:
@@ -260,11 +269,12 @@ class Client:
 
     def map(self, requests: Iterable[Any], *, workers: int | None = None, executor: Executor | None = None, ordered: bool = True,
             return_exceptions: bool = False, progress: Any = None, **options: Unpack[Options]) -> Iterator[Any]:
-        """Responses to many requests, made by `workers` threads (default min(32, cpus * 4 + 4)), in order, or with `ordered=False` as they come.
+        """Responses to many requests, in order, or with `ordered=False` as they come.
 
-        `requests`: URLs, `Request`s or (method, url) pairs, perhaps endless: at most 2 * workers are taken ahead. A failure is raised at its
-        turn, or yielded with `return_exceptions=True`; the exception carries `.request`. Leaving the loop early cancels what is in flight.
-        `executor` does the work instead of threads. `progress`: True for a bar (tqdm), or called with (done, total or None).
+        `requests`: URLs, `Request`s or (method, url) pairs, perhaps endless: at most 2 * workers are taken ahead. `workers` threads do it
+        (default min(32, cpus * 4 + 4)), or `executor`. A failure is raised at its turn, or yielded with `return_exceptions=True`; the
+        exception carries `.request`. Leaving the loop early cancels what is in flight. `progress`: True for a bar (tqdm or rich), or
+        called with (done, total or None).
         """
         from pooledhttp.fanout import fan_out
 
@@ -298,12 +308,12 @@ class Client:
             memo.pop(url, None)              # changed while we built: this one is sent, and not kept
         return wire
 
-    def _again(self, wire: tuple[Any, ...]) -> Response:
+    def _again(self, wire: tuple[Any, ...], timing: tuple[Limits, int, str]) -> Response:
         key, host, port, method, target, authority, fields, _, flags, _ = wire
-        limits, total = self._timing
+        limits, total, source = timing
         try:
             reply = self._exchange(key, host, port, method, target, authority, fields, None, limits,
-                                   -1 if total < 0 else monotonic_ns() + total, "client", flags, self._limit, None)
+                                   -1 if total < 0 else monotonic_ns() + total, source, flags, self._limit, None)
         except Error as e:
             if e.request is None:
                 e.request = Request.from_wire(wire)
@@ -330,8 +340,8 @@ class Client:
         take = rest.pop
         params = take("params", None)
         headers, dropped = without_none(take("headers", None))
-        request = Request(method, self._absolute(url, params), cookies=take("cookies", None), content=take("content", None), data=take("data", None),
-                          files=take("files", None), json=take("json", None), headers=headers)
+        request = Request(method, self._absolute(url, params), headers=headers, cookies=take("cookies", None),
+                          content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
         request.headers = merge(self._headers, request.headers, dropped)
         request.complete = True
         return request, rest
@@ -397,13 +407,15 @@ class Client:
                 raise
         return response
 
-    def _over_wire(self, request: Request, timeout: Timeout, source: str, stream: bool, max_body: int, cancel: Canceller | None) -> Response:
+    def _over_wire(self, request: Request, timeout: Timeout, source: str, stream: bool, max_body: int,
+                   cancel: Canceller | None) -> Response:
         key, host, port, method, target, authority, fields, body, flags, _ = request.wire()
         limits = timeout.limits
         total = limits.total
         try:
-            reply = self._exchange(key, host, port, method, target, authority, fields, body, limits, -1 if total < 0 else monotonic_ns() + total,
-                                   source, flags | FLAG_STREAM if stream else flags, -1 if stream else max_body, cancel)
+            reply = self._exchange(key, host, port, method, target, authority, fields, body, limits,
+                                   -1 if total < 0 else monotonic_ns() + total, source, flags | FLAG_STREAM if stream else flags,
+                                   -1 if stream else max_body, cancel)
         except Error as e:
             if e.request is None:
                 e.request = request

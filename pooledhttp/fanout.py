@@ -180,8 +180,8 @@ def _progress(progress: Any, total: int | None) -> tuple[Callable[[int, int | No
     return None, lambda: None
 
 
-def fan_out(client: Client, requests: Iterable[Any], *, workers: int | None, executor: Executor | None, ordered: bool, return_exceptions: bool,
-            progress: Any, options: dict[str, Any]) -> Iterator[Any]:
+def fan_out(client: Client, requests: Iterable[Any], *, workers: int | None, executor: Executor | None, ordered: bool,
+            return_exceptions: bool, progress: Any, options: dict[str, Any]) -> Iterator[Any]:
     """See `Client.map`. The arguments are checked now; the first request is taken when the iterator is first asked."""
     if workers is None:
         workers = getattr(executor, "_max_workers", None) or min(32, (os.cpu_count() or 1) * 4 + 4)

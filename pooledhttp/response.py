@@ -100,8 +100,8 @@ class Response:
     """A response. What the head holds is read from it when it is first asked for.
 
     `status_code`; `reason`; `http_version` ("HTTP/1.1"); `headers` (`Headers`); `trailers`, a `Headers` too, complete once the body was
-    read; `request`; `url`; `history` (empty: redirects are not followed yet); `elapsed`, a timedelta to the end of the head; `timings`, seconds
-    per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
+    read; `request`; `url`; `history` (empty: redirects are not followed yet); `elapsed`, a timedelta to the end of the head; `timings`,
+    seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
     reads the rest, and keeps it.
 
     By hand: `Response(200, headers=..., content=...)`, where content is bytes, str (UTF-8), or an iterable of bytes (a stream).
@@ -472,8 +472,8 @@ class Response:
             setattr(self, name, value)
 
 
-_PICKLED = ("status_code", "reason", "http_version", "headers", "request", "url", "history", "elapsed", "timings", "conn", "default_encoding",
-            "_encoding")
+_PICKLED = ("status_code", "reason", "http_version", "headers", "request", "url", "history", "elapsed", "timings", "conn",
+            "default_encoding", "_encoding")
 
 
 class _PickledReply:
