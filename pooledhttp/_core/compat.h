@@ -94,6 +94,19 @@ static inline int ph_set_rcvtimeo(int fd, int64_t ns) {
     return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 }
 
+/* Debug builds (PH_DEBUG) hold the locking rules: helpers that need a lock assert it, and nothing is closed under one. */
+#ifdef PH_DEBUG
+static __thread int ph_locks_held = 0;
+#define PH_ASSERT(x) do { if (!(x)) abort(); } while (0)
+#define ph_note_lock(n) ((void)(ph_locks_held += (n)))
+#define ph_assert_locked() PH_ASSERT(ph_locks_held == 1)
+#define ph_assert_unlocked() PH_ASSERT(ph_locks_held == 0)
+#else
+#define ph_note_lock(n) ((void)0)
+#define ph_assert_locked() ((void)0)
+#define ph_assert_unlocked() ((void)0)
+#endif
+
 #define ph_add_int(p, v) __atomic_add_fetch((p), (v), __ATOMIC_ACQ_REL)
 #define ph_load_int(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define ph_store_int(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)

@@ -35,6 +35,7 @@ cdef extern from "compat.h" nogil:
     ssize_t c_recv "recv"(int fd, void* buf, size_t n, int flags)
     ssize_t c_send "send"(int fd, const void* buf, size_t n, int flags)
     int c_close "close"(int fd)
+    int c_shutdown "shutdown"(int fd, int how)
     int errno
 
     int64_t ph_now()
@@ -47,3 +48,6 @@ cdef extern from "compat.h" nogil:
     int ph_add_int(int* p, int v)
     int ph_load_int(int* p)
     void ph_store_int(int* p, int v)
+    void ph_note_lock(int n)
+    void ph_assert_locked()
+    void ph_assert_unlocked()

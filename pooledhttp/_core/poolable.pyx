@@ -27,5 +27,8 @@ cdef class Poolable:
     cdef int drain_step(self) noexcept nogil:
         return ST_OK
 
+    cdef void interrupt(self) noexcept nogil:
+        pass
+
     cdef void close(self, int reason) noexcept nogil:
         pass

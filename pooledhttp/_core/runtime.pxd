@@ -21,3 +21,7 @@ cdef void wake_hold(Wake* w) noexcept nogil
 cdef void wake_drop(Wake* w) noexcept nogil
 cdef void wake_signal(Wake* w) noexcept nogil
 cdef void wake_clear(Wake* w) noexcept nogil
+
+
+cdef class WakeHandle:
+    cdef Wake* w

@@ -73,8 +73,6 @@ cdef void wake_clear(Wake* w) noexcept nogil:
 cdef class WakeHandle:
     """A thread's wake descriptor: readable once `signal()` was called, until `clear()`. Any thread may signal."""
 
-    cdef Wake* w
-
     def __cinit__(self):
         self.w = <Wake*>malloc(sizeof(Wake))
         if self.w == NULL:

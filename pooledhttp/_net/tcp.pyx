@@ -91,7 +91,7 @@ cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, 
             if rcvtimeo[0] != 0:
                 ph_set_rcvtimeo(fd, 3600000000000000)      # six weeks: a wake-up that early costs nothing
                 rcvtimeo[0] = 0
-        elif rcvtimeo[0] == 0 or rcvtimeo[0] > left - left // 10 or rcvtimeo[0] < left // 2:
+        elif rcvtimeo[0] == 0 or rcvtimeo[0] > left - left // 8 or rcvtimeo[0] < left // 2:
             fit = left - left * 3 // 20
             if ph_set_rcvtimeo(fd, fit) < 0:
                 err[0] = errno
@@ -132,10 +132,11 @@ cdef int sock_probe(int fd) noexcept nogil:
 
 
 cdef class TcpStream(Stream):
-    """A connected socket's descriptor, owned from here on, in blocking mode."""
+    """A connected socket (an object, which is detached, or a descriptor), owned from here on, in blocking mode."""
 
-    def __cinit__(self, int fd):
-        self.fd = fd
+    def __cinit__(self, object sock):
+        # A socket object changes hands in one step that no signal can part.
+        self.fd = sock if isinstance(sock, int) else sock.detach()
 
     def __dealloc__(self):
         if self.fd >= 0:

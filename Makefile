@@ -1,0 +1,78 @@
+# `make run` shows it at work, `make test` tests it. Both make .venv and build what they need first.
+# PYTHON says which interpreter makes .venv; ARGS goes to pytest, or to the demo.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+# What pyproject.toml pins for building.
+REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test build debug lint types stubs gates annotate dist clean help
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make run       three microservices called a hundred times a second (about half a minute)'
+	@echo 'make test      all tests'
+	@echo 'make build     .venv and the compiled modules'
+	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
+	@echo 'make lint, types, stubs, annotate, debug, dist, clean'
+
+run: $(VENV)/built
+	@$(BIN)/python -m examples.microservices $(ARGS)
+
+test: $(VENV)/built $(VENV)/test
+	$(BIN)/python -m pytest $(ARGS)
+
+build: $(VENV)/built
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint pooledhttp
+
+types: $(VENV)/built $(VENV)/dev
+	$(BIN)/mypy
+
+stubs: $(VENV)/built $(VENV)/dev
+	$(BIN)/python .ci/stubs.py
+
+gates:
+	.ci/run
+
+# Cython's annotated HTML beside each .pyx: the yellow lines touch Python.
+annotate: $(VENV)/built
+	POOLEDHTTP_ANNOTATE=1 $(BIN)/python setup.py --quiet build_ext --inplace --force
+
+# The compiled modules with the assertions of the locking rules; `make build` after `touch setup.py` takes them out again.
+debug: $(VENV)/built
+	POOLEDHTTP_DEBUG=1 $(BIN)/python setup.py --quiet build_ext --inplace --force
+
+dist: $(VENV)/built $(VENV)/test
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pooledhttp \( -name '*.c' -o -name '*.so' -o -name '*.html' \) -delete
+
+# Stamps: what is up to date is not done again.
+$(VENV)/base: pyproject.toml .ci/system
+	@PYTHON='$(PYTHON)' .ci/system build
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install $(REQUIRES)
+	$(PIP) install --no-build-isolation --editable '.[build,run]'
+	@touch $@
+
+$(VENV)/built: $(COMPILED) setup.py $(VENV)/base
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/test: $(VENV)/base
+	@PYTHON='$(PYTHON)' .ci/system test
+	$(PIP) install --no-build-isolation --editable '.[test]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/base
+	$(PIP) install --no-build-isolation --editable '.[dev]'
+	@touch $@

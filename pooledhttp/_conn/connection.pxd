@@ -1,0 +1,131 @@
+"""One request and its response (Exchange), over one connection (Connection). No one above asks whether it is HTTP/1 or HTTP/2."""
+from libc.stdint cimport int64_t, uint64_t
+
+from pooledhttp._core.limits cimport Limits
+from pooledhttp._core.poolable cimport Holder, Poolable
+from pooledhttp._core.runtime cimport Wake
+from pooledhttp._net.stream cimport Stream
+from pooledhttp._proto.chunked cimport Chunked
+from pooledhttp._proto.head cimport HeadFacts
+
+cdef enum Stage:
+    XS_HEAD = 0          # the request is on its way, or the head awaited
+    XS_BODY = 1          # the head is there; the body is being read
+    XS_DONE = 2          # both directions are finished
+
+cdef enum Framing:
+    FR_NONE = 0          # no body
+    FR_LENGTH = 1
+    FR_CHUNKED = 2
+    FR_CLOSE = 3         # until the connection closes
+    FR_FALLBACK = 4      # h11 decides
+
+cdef enum:
+    FLAG_STREAM = 1      # return with the body unread
+    FLAG_REPLAY = 2      # may be sent again where a reused connection dies (RFC 9110 section 9.2.2, or Idempotency-Key)
+    FLAG_CLOSE = 4       # Connection: close
+
+
+cdef struct Span:
+    const char* p
+    size_t n
+
+
+cdef class Exchange:
+    # --- the request
+    cdef bytes method
+    cdef bytes target
+    cdef bytes authority
+    cdef bytes fields
+    cdef bytes body              # a whole body, or NULL-like None
+    cdef object pieces           # an iterator over an upload's pieces, once begun
+    cdef object piece            # keeps the memory of the piece that is being sent
+    cdef bint in_pieces          # the body is an upload in pieces
+    cdef bint has_pieces         # and is not exhausted
+    cdef bint chunked_upload
+    cdef int flags
+    cdef bint no_body_method     # HEAD
+    # --- limits, absolute in ns; -1: none
+    cdef Limits limits
+    cdef int64_t deadline
+    cdef int64_t max_body        # bytes, -1: none
+    cdef size_t max_head
+    cdef Wake* wake              # this thread's, where the exchange can be cancelled
+    # --- sending
+    cdef Span spans[4]
+    cdef int n_spans
+    cdef int at_span
+    cdef bint sending
+    cdef bint any_sent           # a byte of this attempt was accepted
+    cdef bint send_broke         # the upload stopped short
+    cdef char frame[32]          # a chunk's header line
+    cdef int64_t last_write
+    # --- receiving: [lo, hi) is raw; [body_off, body_off + body_len) is body already decoded in place
+    cdef char* buf
+    cdef size_t cap
+    cdef bint own_buf            # malloc'ed by itself (a head larger than a pooled buffer)
+    cdef size_t lo
+    cdef size_t hi
+    cdef size_t out_at           # where the request's bytes begin in buf; receiving stays below while they are unsent
+    cdef size_t body_off
+    cdef size_t body_len
+    cdef bint any_received       # a byte of this attempt's answer arrived
+    cdef HeadFacts facts
+    cdef int interim             # 1xx heads skipped
+    cdef int framing
+    cdef uint64_t left           # FR_LENGTH: bytes to come
+    cdef Chunked chunks
+    cdef int64_t taken           # body bytes handed out or held, for max_body
+    cdef object fallback         # h11, where it decides
+    cdef size_t head_at          # where the answer's head begins in buf
+    # --- where it stands
+    cdef int stage
+    cdef int phase
+    cdef int limit               # which limit an ST_TIMEOUT ended at
+    cdef int err
+    # --- the connection
+    cdef Connection wire
+    cdef Holder holder
+    cdef bint reused
+    cdef uint64_t conn_uses
+    cdef int64_t idle_for
+    # --- times, ns
+    cdef int64_t t_start
+    cdef int64_t t_pool
+    cdef int64_t t_dns
+    cdef int64_t t_connect
+    cdef int64_t t_tls
+    cdef int64_t t_begin         # the exchange on the wire began
+    cdef int64_t t_sent
+    cdef int64_t t_first
+    cdef int64_t t_head
+    cdef int64_t t_done
+
+    cdef void reset(self) noexcept nogil            # a new attempt
+    cdef void drop_buffer(self) noexcept nogil
+
+
+cdef class Connection(Poolable):
+    cdef Stream stream
+    cdef readonly object info        # (remote_addr, local_addr, tls_version, cipher, alpn)
+    # A new attempt: takes a buffer and writes the request's head into it. ST_OK or ST_NOMEM.
+    cdef int begin(self, Exchange ex) noexcept nogil
+    # Runs as far as it can. ST_OK: the head is there; stage says whether the body is too. ST_NEED_GIL: the upload's next
+    # piece is wanted, then call again. ST_INTR, ST_WOKEN: call again to go on. ST_UNSURE: h11 decides.
+    cdef int exchange(self, Exchange ex) noexcept nogil
+    # One read of raw bytes into dst while sending what is left. >= 1, or a status as above; ST_EOF at the end.
+    cdef ssize_t fill(self, Exchange ex, char* dst, size_t room) noexcept nogil
+    # Up to n decoded bytes of the body: >= 1, ST_EOF at its end (stage is XS_DONE then), or a status as above.
+    cdef ssize_t read_body(self, Exchange ex, char* dst, size_t n) noexcept nogil
+    # After the answer: finish the upload. ST_OK, or a status as above.
+    cdef int finish_sending(self, Exchange ex) noexcept nogil
+    # RE_REUSE, or the reason against it.
+    cdef int verdict(self, Exchange ex, int64_t* idle_limit) noexcept nogil
+
+
+# What an ST_PROTO is, in Exchange.err.
+cdef enum Broken:
+    BR_HEAD_CUT = 1
+    BR_LENGTH_CUT = 2
+    BR_CHUNKED_CUT = 3
+    BR_INTERIM_FLOOD = 4

@@ -1,0 +1,67 @@
+"""The exchange's state, and the abstract connection."""
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from pooledhttp._core.runtime cimport buffer_give
+from pooledhttp._core.status cimport PH_SEND, RE_ERROR, ST_IO
+
+
+cdef class Exchange:
+    """One request and its response. Its buffer is held only while bytes are under way."""
+
+    def __cinit__(self):
+        memset(&self.holder, 0, sizeof(Holder))
+        self.deadline = -1
+        self.max_body = -1
+        self.phase = PH_SEND
+
+    def __dealloc__(self):
+        self.drop_buffer()
+
+    cdef void reset(self) noexcept nogil:
+        self.n_spans = self.at_span = 0
+        self.sending = self.any_sent = self.send_broke = self.any_received = False
+        self.has_pieces = self.in_pieces
+        self.lo = self.hi = self.body_off = self.body_len = 0
+        self.facts.scanned = 0
+        self.interim = 0
+        self.framing = FR_NONE
+        self.taken = 0
+        self.stage = XS_HEAD
+        self.phase = PH_SEND
+        self.limit = 0
+        self.err = 0
+        self.t_sent = self.t_first = self.t_head = self.t_done = 0
+
+    cdef void drop_buffer(self) noexcept nogil:
+        cdef char* buf = self.buf
+        self.buf = NULL
+        if buf == NULL:
+            return
+        if self.own_buf:
+            free(buf)
+        else:
+            buffer_give(buf)
+        self.own_buf = False
+
+
+cdef class Connection(Poolable):
+    """A connection that carries exchanges."""
+
+    cdef int begin(self, Exchange ex) noexcept nogil:
+        return ST_IO
+
+    cdef int exchange(self, Exchange ex) noexcept nogil:
+        return ST_IO
+
+    cdef ssize_t fill(self, Exchange ex, char* dst, size_t room) noexcept nogil:
+        return ST_IO
+
+    cdef ssize_t read_body(self, Exchange ex, char* dst, size_t n) noexcept nogil:
+        return ST_IO
+
+    cdef int finish_sending(self, Exchange ex) noexcept nogil:
+        return ST_IO
+
+    cdef int verdict(self, Exchange ex, int64_t* idle_limit) noexcept nogil:
+        return RE_ERROR

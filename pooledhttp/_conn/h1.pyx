@@ -1,0 +1,478 @@
+"""HTTP/1.1 over a stream (RFC 9112): one exchange at a time.
+
+`fill` is the heart: it receives, and sends whatever of the request is still unsent while it waits, so that a server that answers
+while we send never deadlocks us. Everything resumes: a status that interrupts (a signal, a wanted piece, a wake-up) loses nothing.
+"""
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memmove
+
+from pooledhttp._conn.connection cimport (
+    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_STREAM, FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE,
+    XS_BODY, XS_DONE, XS_HEAD, Span,
+)
+from pooledhttp._core.clock cimport sooner
+from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
+from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_take
+from pooledhttp._core.status cimport (
+    LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF,
+    ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE,
+)
+from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE, Stream
+from pooledhttp._proto.chunked cimport chunked_feed, chunked_init
+from pooledhttp._proto.head cimport parse_head
+
+
+cdef extern from "Python.h" nogil:
+    char* PyBytes_AS_STRING(object)
+    Py_ssize_t PyBytes_GET_SIZE(object)
+
+cdef enum:
+    JOIN = 8192              # a whole body up to this size travels with the head in one send
+    MAX_INTERIM = 32
+    SLACK = 4096             # room that is worth another read into the buffer
+
+
+cdef int reuse_verdict(bint done, bint send_broke, bint leftover, bint asked_close, int minor, bint conn_close, bint conn_keep_alive, bint until_close,
+                       int64_t keep_alive_timeout) noexcept nogil:
+    # RFC 9112 section 9.3 decides persistence; the rest is whether the stream stands exactly at a message's end.
+    if not done:
+        return RE_ERROR
+    if send_broke or leftover or until_close or asked_close or conn_close:
+        return RE_NOT_REUSABLE
+    if minor == 0 and not conn_keep_alive:
+        return RE_NOT_REUSABLE
+    if keep_alive_timeout == 0:
+        return RE_NOT_REUSABLE
+    return RE_REUSE
+
+
+cdef inline char* _put(char* at, const char* p, size_t n) noexcept nogil:
+    memcpy(at, p, n)
+    return at + n
+
+
+cdef class H1Connection(Connection):
+    """An HTTP/1.1 connection over `stream`, which it owns. `info` is (remote_addr, local_addr, tls_version, cipher, alpn)."""
+
+    def __cinit__(self, Stream stream, object info):
+        self.stream = stream
+        self.info = info
+
+    # --- Poolable ------------------------------------------------------------------------------------------------------
+
+    cdef int fileno(self) noexcept nogil:
+        return self.stream.fd
+
+    cdef int probe(self) noexcept nogil:
+        return self.stream.probe()
+
+    cdef int on_readable(self) noexcept nogil:
+        return self.stream.probe()
+
+    cdef void interrupt(self) noexcept nogil:
+        if self.stream.fd >= 0:
+            c_shutdown(self.stream.fd, 2)
+
+    cdef void close(self, int reason) noexcept nogil:
+        self.stream.close(reason != RE_FORKED and reason != RE_ERROR)
+
+    # --- the request's bytes -------------------------------------------------------------------------------------------
+
+    cdef int begin(self, Exchange ex) noexcept nogil:
+        cdef size_t total, body = 0, cap = BUFFER_SIZE
+        cdef char* at
+        cdef size_t n_method = PyBytes_GET_SIZE(ex.method), n_target = PyBytes_GET_SIZE(ex.target)
+        cdef size_t n_auth = PyBytes_GET_SIZE(ex.authority), n_fields = PyBytes_GET_SIZE(ex.fields)
+        ex.reset()
+        total = n_method + 1 + n_target + 17 + n_auth + 2 + n_fields + 2
+        if ex.chunked_upload:
+            total += 28
+        if ex.flags & FLAG_CLOSE:
+            total += 19
+        if ex.body is not None:
+            body = PyBytes_GET_SIZE(ex.body)
+            if body <= JOIN:
+                total += body
+        if ex.buf != NULL and (ex.own_buf or total > BUFFER_SIZE // 2):
+            ex.drop_buffer()
+        if ex.buf == NULL:
+            if total > BUFFER_SIZE // 2:
+                cap = BUFFER_SIZE + total
+                ex.buf = <char*>malloc(cap)
+                ex.own_buf = True
+            else:
+                ex.buf = buffer_take()
+            if ex.buf == NULL:
+                return ST_NOMEM
+            ex.cap = cap
+        # At the buffer's far end: the answer is received from its start, also while this is unsent.
+        ex.out_at = ex.cap - total
+        at = ex.buf + ex.out_at
+        ex.spans[0].p = at
+        ex.spans[0].n = total
+        ex.n_spans = 1
+        at = _put(at, PyBytes_AS_STRING(ex.method), n_method)
+        at[0] = 32
+        at = _put(at + 1, PyBytes_AS_STRING(ex.target), n_target)
+        at = _put(at, b" HTTP/1.1\r\nHost: ", 17)
+        at = _put(at, PyBytes_AS_STRING(ex.authority), n_auth)
+        at = _put(at, b"\r\n", 2)
+        at = _put(at, PyBytes_AS_STRING(ex.fields), n_fields)
+        if ex.chunked_upload:
+            at = _put(at, b"Transfer-Encoding: chunked\r\n", 28)
+        if ex.flags & FLAG_CLOSE:
+            at = _put(at, b"Connection: close\r\n", 19)
+        at = _put(at, b"\r\n", 2)
+        if body > JOIN:
+            ex.spans[1].p = PyBytes_AS_STRING(ex.body)
+            ex.spans[1].n = body
+            ex.n_spans = 2
+        elif body > 0:
+            _put(at, PyBytes_AS_STRING(ex.body), body)
+        ex.sending = True
+        ex.t_begin = ex.last_write = ph_now()
+        return ST_OK
+
+    cdef int push(self, Exchange ex) noexcept nogil:
+        # Send what the kernel takes now. ST_OK: all of the spans is on its way.
+        cdef Span* s
+        cdef ssize_t r
+        while ex.at_span < ex.n_spans:
+            s = &ex.spans[ex.at_span]
+            r = self.stream.try_send(s.p, s.n)
+            if r < 0:
+                return <int>r
+            ex.any_sent = True
+            s.p += r
+            s.n -= r
+            if s.n == 0:
+                ex.at_span += 1
+            else:
+                ex.last_write = ph_now()
+        return self.stream.try_flush()
+
+    cdef int wait_to_send(self, Exchange ex, int events) noexcept nogil:
+        cdef int64_t until = ex.deadline
+        ex.phase = PH_SEND
+        ex.limit = LIM_TOTAL
+        if ex.limits.write >= 0 and (until < 0 or ex.last_write + ex.limits.write < until):
+            until = ex.last_write + ex.limits.write
+            ex.limit = LIM_WRITE
+        return self.stream.wait(events, until, ex.wake)
+
+    # --- both directions -----------------------------------------------------------------------------------------------
+
+    cdef ssize_t fill(self, Exchange ex, char* dst, size_t room) noexcept nogil:
+        cdef ssize_t r
+        cdef int st
+        cdef int64_t now, until
+        while ex.sending:
+            st = self.push(ex)
+            if st == ST_OK:
+                if ex.has_pieces:
+                    # Early answers are looked for between pieces too.
+                    r = self.stream.try_recv(dst, room)
+                    return ST_NEED_GIL if r == ST_AGAIN else r
+                ex.sending = False
+                ex.t_sent = ph_now()
+                ex.out_at = ex.cap
+                break
+            r = self.stream.try_recv(dst, room) if room > 0 else ST_AGAIN
+            if st != ST_AGAIN:
+                # The upload broke; what the server said before that still counts.
+                ex.sending = False
+                ex.send_broke = True
+                ex.has_pieces = False
+                ex.out_at = ex.cap
+                ex.t_sent = ph_now()
+                if r > 0:
+                    return r
+                if ex.stage == XS_HEAD:
+                    ex.phase = PH_SEND
+                return st if r == ST_AGAIN or r == ST_EOF else r
+            if r != ST_AGAIN:
+                return r
+            st = self.wait_to_send(ex, WAIT_READ | WAIT_WRITE if room > 0 else WAIT_WRITE)
+            if st < 0:
+                return st
+        ex.phase = PH_HEADERS if ex.stage == XS_HEAD else PH_BODY
+        until = ex.deadline
+        ex.limit = LIM_TOTAL
+        now = 0
+        if ex.limits.read >= 0:
+            now = ph_now()
+            if until < 0 or now + ex.limits.read < until:
+                until = now + ex.limits.read
+                ex.limit = LIM_READ
+        if ex.stage == XS_HEAD and ex.limits.header >= 0 and (until < 0 or ex.t_sent + ex.limits.header < until):
+            until = ex.t_sent + ex.limits.header
+            ex.limit = LIM_HEADER
+        return self.stream.recv_into(dst, room, until, ex.wake)
+
+    # --- the head ------------------------------------------------------------------------------------------------------
+
+    cdef int exchange(self, Exchange ex) noexcept nogil:
+        cdef ssize_t r
+        cdef int st
+        cdef size_t end, cap
+        cdef char* grown
+        while ex.stage == XS_HEAD:
+            if ex.framing == FR_FALLBACK:
+                return ST_UNSURE
+            if ex.hi > ex.lo:
+                st = parse_head(ex.buf + ex.lo, ex.hi - ex.lo, ex.max_head, &ex.facts)
+                if st == ST_OK:
+                    if ex.facts.status < 200:
+                        ex.lo += ex.facts.size
+                        ex.facts.scanned = 0
+                        ex.interim += 1
+                        if ex.interim > MAX_INTERIM:
+                            ex.err = BR_INTERIM_FLOOD
+                            return ST_PROTO
+                        continue
+                    st = self.head_done(ex)
+                    if st != ST_OK:
+                        return st
+                    break
+                if st != ST_MORE:
+                    return st
+            end = ex.out_at if ex.sending else ex.cap
+            if ex.hi == end:
+                # A head larger than the buffer; parse_head bounds it.
+                if ex.sending:
+                    return ST_UNSURE
+                cap = ex.cap * 2
+                grown = <char*>malloc(cap)
+                if grown == NULL:
+                    return ST_NOMEM
+                memcpy(grown, ex.buf, ex.hi)
+                ex.drop_buffer()
+                ex.buf = grown
+                ex.own_buf = True
+                ex.cap = ex.out_at = cap
+                end = cap
+            r = self.fill(ex, ex.buf + ex.hi, end - ex.hi)
+            if r < 0:
+                if r == ST_EOF and ex.hi > ex.lo:
+                    ex.err = BR_HEAD_CUT
+                    return ST_PROTO
+                return <int>r
+            if not ex.any_received:
+                ex.any_received = True
+                ex.t_first = ph_now()
+            ex.hi += r
+        if ex.stage == XS_BODY and not ex.flags & FLAG_STREAM:
+            return self.small_body(ex)
+        return ST_OK
+
+    cdef int head_done(self, Exchange ex) noexcept nogil:
+        # RFC 9112 section 6.3: how long the body is.
+        cdef int status = ex.facts.status
+        ex.t_head = ph_now()
+        ex.head_at = ex.lo
+        ex.lo += ex.facts.size
+        ex.stage = XS_BODY
+        if ex.no_body_method or status == 204 or status == 304:
+            ex.framing = FR_NONE
+        elif ex.facts.chunked:
+            ex.framing = FR_CHUNKED
+            chunked_init(&ex.chunks)
+        elif ex.facts.content_length >= 0:
+            ex.framing = FR_LENGTH
+            ex.left = <uint64_t>ex.facts.content_length
+        else:
+            ex.framing = FR_CLOSE
+        ex.body_off = ex.lo
+        if ex.sending and (status >= 400 or ex.facts.conn_close or (ex.facts.minor == 0 and not ex.facts.conn_keep_alive)):
+            # The server will not want the rest.
+            ex.sending = False
+            ex.send_broke = True
+            ex.has_pieces = False
+            ex.t_sent = ex.t_head
+        if ex.framing == FR_LENGTH and ex.max_body >= 0 and ex.facts.content_length > ex.max_body:
+            return ST_TOO_LARGE
+        if ex.framing == FR_NONE or (ex.framing == FR_LENGTH and ex.left == 0):
+            ex.framing = FR_NONE
+            if not ex.sending:
+                ex.stage = XS_DONE
+                ex.t_done = ex.t_head
+        return ST_OK
+
+    # --- the body ------------------------------------------------------------------------------------------------------
+
+    cdef int small_body(self, Exchange ex) noexcept nogil:
+        # Whole into the buffer, where it fits; else ST_OK with the stage left at XS_BODY.
+        cdef size_t end, consumed, produced
+        cdef ssize_t r
+        cdef int st
+        while True:
+            end = ex.out_at if ex.sending else ex.cap
+            if ex.framing == FR_NONE:
+                return self.end_of_body(ex)
+            if ex.framing == FR_LENGTH:
+                if ex.left > end - ex.lo:
+                    return ST_OK
+                if ex.hi - ex.lo >= ex.left:
+                    ex.body_len = ex.left
+                    ex.lo += ex.left
+                    ex.left = 0
+                    return self.end_of_body(ex)
+            elif ex.framing == FR_CHUNKED:
+                consumed = produced = 0
+                st = chunked_feed(&ex.chunks, ex.buf + ex.lo, ex.hi - ex.lo, &consumed, ex.buf + ex.body_off + ex.body_len,
+                                  ex.hi - ex.body_off - ex.body_len, &produced)
+                ex.lo += consumed
+                ex.body_len += produced
+                if ex.max_body >= 0 and <int64_t>ex.body_len > ex.max_body:
+                    return ST_TOO_LARGE
+                if st == ST_OK:
+                    return self.end_of_body(ex)
+                if st != ST_MORE:
+                    return st
+                if end - ex.hi < SLACK:
+                    memmove(ex.buf + ex.body_off + ex.body_len, ex.buf + ex.lo, ex.hi - ex.lo)
+                    ex.hi = ex.body_off + ex.body_len + (ex.hi - ex.lo)
+                    ex.lo = ex.body_off + ex.body_len
+            else:
+                ex.body_len = ex.hi - ex.body_off
+                ex.lo = ex.hi
+                if ex.max_body >= 0 and <int64_t>ex.body_len > ex.max_body:
+                    return ST_TOO_LARGE
+            if end - ex.hi < (1 if ex.framing == FR_LENGTH else SLACK):
+                return ST_OK
+            r = self.fill(ex, ex.buf + ex.hi, end - ex.hi)
+            if r == ST_EOF:
+                if ex.framing == FR_CLOSE:
+                    return self.end_of_body(ex)
+                ex.err = BR_LENGTH_CUT if ex.framing == FR_LENGTH else BR_CHUNKED_CUT
+                return ST_PROTO
+            if r < 0:
+                return <int>r
+            ex.hi += r
+
+    cdef int end_of_body(self, Exchange ex) noexcept nogil:
+        cdef int st
+        ex.framing = FR_NONE if ex.framing != FR_CLOSE else FR_CLOSE
+        if ex.sending:
+            st = self.finish_sending(ex)
+            if st != ST_OK:
+                return st
+        ex.stage = XS_DONE
+        ex.t_done = ph_now()
+        return ST_OK
+
+    cdef int finish_sending(self, Exchange ex) noexcept nogil:
+        # The answer is complete; the request goes on to its end (RFC 9112 section 9.5 lets neither side cut the other short).
+        cdef int st
+        cdef char spill
+        while ex.sending:
+            st = self.push(ex)
+            if st == ST_OK:
+                if ex.has_pieces:
+                    return ST_NEED_GIL
+                ex.sending = False
+                ex.t_sent = ph_now()
+            elif st != ST_AGAIN or self.stream.try_recv(&spill, 1) != ST_AGAIN:
+                # The server hung up, or says more than its answer: the answer stands, the connection does not.
+                ex.sending = False
+                ex.send_broke = True
+                ex.has_pieces = False
+            else:
+                st = self.wait_to_send(ex, WAIT_READ | WAIT_WRITE)
+                if st < 0:
+                    return st
+        return ST_OK
+
+    cdef ssize_t read_body(self, Exchange ex, char* dst, size_t n) noexcept nogil:
+        cdef size_t take
+        cdef ssize_t r
+        cdef int st
+        if ex.stage == XS_DONE:
+            return ST_EOF
+        if ex.body_len > 0:
+            take = n if n < ex.body_len else ex.body_len
+            memcpy(dst, ex.buf + ex.body_off, take)
+            ex.body_off += take
+            ex.body_len -= take
+            return take
+        if ex.framing == FR_CHUNKED:
+            return self.read_chunked(ex, dst, n)
+        if ex.framing == FR_LENGTH and ex.left > 0:
+            if n > ex.left:
+                n = ex.left
+        elif ex.framing != FR_CLOSE:
+            st = self.end_of_body(ex)
+            return ST_EOF if st == ST_OK else st
+        if ex.hi > ex.lo:
+            take = ex.hi - ex.lo
+            if take > n:
+                take = n
+            memcpy(dst, ex.buf + ex.lo, take)
+            ex.lo += take
+            r = take
+        else:
+            r = self.fill(ex, dst, n)
+            if r == ST_EOF:
+                if ex.framing == FR_LENGTH:
+                    ex.err = BR_LENGTH_CUT
+                    return ST_PROTO
+                st = self.end_of_body(ex)
+                return ST_EOF if st == ST_OK else st
+        if r > 0 and ex.framing == FR_LENGTH:
+            ex.left -= r
+        return r
+
+    cdef ssize_t read_chunked(self, Exchange ex, char* dst, size_t n) noexcept nogil:
+        cdef size_t consumed, produced, end
+        cdef ssize_t r
+        cdef int st
+        while True:
+            consumed = produced = 0
+            st = chunked_feed(&ex.chunks, ex.buf + ex.lo, ex.hi - ex.lo, &consumed, dst, n, &produced)
+            ex.lo += consumed
+            if st == ST_OK:
+                ex.framing = FR_NONE
+            if produced > 0:
+                return produced
+            if st == ST_OK:
+                st = self.end_of_body(ex)
+                return ST_EOF if st == ST_OK else st
+            if st != ST_MORE:
+                return st
+            memmove(ex.buf, ex.buf + ex.lo, ex.hi - ex.lo)
+            ex.hi -= ex.lo
+            ex.lo = 0
+            ex.body_off = 0
+            end = ex.out_at if ex.sending else ex.cap
+            r = self.fill(ex, ex.buf + ex.hi, end - ex.hi)
+            if r == ST_EOF:
+                ex.err = BR_CHUNKED_CUT
+                return ST_PROTO
+            if r < 0:
+                return r
+            ex.hi += r
+
+    # --- afterwards ----------------------------------------------------------------------------------------------------
+
+    cdef int verdict(self, Exchange ex, int64_t* idle_limit) noexcept nogil:
+        cdef int64_t seconds = ex.facts.keep_alive_timeout
+        # A second before the server's own limit, so that a request is not already on its way when the server closes.
+        if seconds < 0:
+            idle_limit[0] = -1
+        elif seconds > 1:
+            idle_limit[0] = (seconds - 1 if seconds < 1000000 else 1000000) * 1000000000
+        else:
+            idle_limit[0] = 500000000
+        return reuse_verdict(ex.stage == XS_DONE, ex.send_broke, ex.hi > ex.lo, (ex.flags & FLAG_CLOSE) != 0, ex.facts.minor, ex.facts.conn_close != 0,
+                             ex.facts.conn_keep_alive != 0, ex.framing == FR_CLOSE, seconds)
+
+
+def verdict_of(*, bint done=True, bint send_broke=False, bint leftover=False, bint asked_close=False, int minor=1, bint conn_close=False,
+               bint conn_keep_alive=False, bint until_close=False, int64_t keep_alive_timeout=-1) -> int:
+    """The reuse verdict as a function of its facts: -1 to reuse, or an index into CLOSE_REASONS (for the table test)."""
+    return reuse_verdict(done, send_broke, leftover, asked_close, minor, conn_close, conn_keep_alive, until_close, keep_alive_timeout)
+
+
+def gil_releases() -> int:
+    return ph_gil_releases()

@@ -1,0 +1,2 @@
+class Stream:
+    exc: BaseException | None

@@ -1,0 +1,39 @@
+"""TLS over a socket as a Stream, by the standard `ssl` module."""
+from libc.stdint cimport int64_t
+from pooledhttp._core.runtime cimport Wake
+from pooledhttp._net.records cimport Records
+from pooledhttp._net.stream cimport Stream
+
+
+cdef class TlsStream(Stream):
+    cdef bint clean_eof          # the peer said close_notify: nothing was cut off
+    cdef bint truncated          # the TCP connection ended or broke without one
+    cdef bint foreign            # `exc` is not TLS's: raised by a signal's handler inside ssl, or MemoryError. Raise it as it is
+    cdef bint ready              # a receive has something without the socket: decrypted bytes, whole records, or `ended`
+    cdef bint established        # the handshake is done
+    cdef bint write_reads        # a write waits for the peer's part of a renegotiation (TLS 1.2)
+    cdef int ended               # ST_EOF, ST_TLS or ST_IO for every receive from now on; 0: none
+    cdef int send_err            # errno of the send that failed; nothing may be sent behind a gap
+    cdef int64_t rcvtimeo        # of tcp.pxd's sock_recv
+    cdef Records records         # of what was fed to `incoming`
+    cdef char first[16]          # the peer's first bytes, for the message where it does not speak TLS
+    cdef int n_first
+    cdef object obj              # ssl.SSLObject
+    cdef object incoming         # ssl.MemoryBIO
+    cdef object outgoing
+    cdef object ssl_read         # bound methods of the object below SSLObject, which saves a Python frame a call
+    cdef object ssl_write
+    cdef bytes out               # ciphertext that the kernel did not take yet lies in here ...
+    cdef const char* out_p       # ... from here
+    cdef size_t out_n
+
+    cdef int flush(self) noexcept nogil
+    cdef ssize_t receive(self, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil
+    cdef ssize_t receive_with(self, char* buf, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil
+    cdef int cut_off(self, int status) noexcept
+    cdef int fail(self, object exc) noexcept
+    cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept
+    cdef ssize_t pull(self, char* p, size_t n) noexcept
+    cdef ssize_t encrypt(self, const char* p, size_t n) noexcept
+    cdef int gather(self) except -1
+    cdef void say_goodbye(self) noexcept

@@ -1,0 +1,467 @@
+"""TLS over a socket as a Stream: the standard `ssl` module over two memory BIOs, on our own socket loop.
+
+Sockets, deadlines and wake-ups stay ours; `ssl` only turns bytes into bytes. The GIL is taken for its short calls and for nothing
+else: one write and one `outgoing.read` to send, one `incoming.write` and one read to receive a small answer, with no exception raised.
+A receive waits until a whole record is there before it takes the GIL.
+
+The peer's end counts as clean only by its close_notify (RFC 8446 section 6.1). `incoming` is never told of the socket's end, since
+CPython's contexts make OpenSSL take a bare end for a close_notify (SSL_OP_IGNORE_UNEXPECTED_EOF).
+"""
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.exc cimport PyErr_SetInterrupt
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.string cimport memcpy
+
+from pooledhttp._core.clock cimport remaining
+from pooledhttp._core.compat cimport EBADF, c_close, ph_gil_releases
+from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_give, buffer_take
+from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
+from pooledhttp._net.records cimport records_follow
+from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
+from pooledhttp._net.tcp cimport sock_probe, sock_recv, sock_try_recv, sock_try_send, sock_wait
+
+import os
+
+cdef enum:
+    SEND_MAX = 65536          # plaintext accepted a call
+    FEED = 20480              # ciphertext fed to the BIO at once: it keeps what it grew to for as long as the connection lives
+
+# Of the `ssl` module, which is imported with the first TlsStream.
+cdef object SSLError = None
+cdef object WantRead = None
+cdef object ZeroReturn = None
+cdef object EOFError_ = None
+cdef object MemoryBIO = None
+
+
+cdef int _load_ssl() except -1:
+    global SSLError, WantRead, ZeroReturn, EOFError_, MemoryBIO
+    import ssl
+    SSLError = ssl.SSLError
+    WantRead = ssl.SSLWantReadError
+    ZeroReturn = ssl.SSLZeroReturnError
+    EOFError_ = ssl.SSLEOFError
+    MemoryBIO = ssl.MemoryBIO
+    return 0
+
+
+cdef class TlsStream(Stream):
+    """TLS over a connected socket, whose descriptor it owns from here on (the socket object is detached).
+
+    `sock` is in blocking mode. `server_hostname` goes to SNI and to the host name check of `context`. `session` is an
+    `ssl.SSLSession` to resume. Nothing may be sent or received before `handshake_step` said "done".
+
+    Raises what `SSLContext.wrap_bio` raises (ValueError, UnicodeError); the socket is then still the caller's.
+    """
+
+    def __cinit__(self, object sock, object context, object server_hostname=None, object session=None):
+        if WantRead is None:
+            _load_ssl()
+        self.incoming = MemoryBIO()
+        self.outgoing = MemoryBIO()
+        self.obj = context.wrap_bio(self.incoming, self.outgoing, server_hostname=server_hostname, session=session)
+        below = getattr(self.obj, "_sslobj", self.obj)
+        self.ssl_read = below.read
+        self.ssl_write = below.write
+        # Last, in one step no signal can part: from here on the descriptor is ours.
+        self.fd = sock.detach()
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            c_close(self.fd)
+
+    # -- the handshake, for the dial --
+
+    def handshake_step(self) -> str:
+        """Go on with the handshake, without waiting: "done", or "read" or "write", what the socket must be ready for next.
+
+        Raises `ssl.SSLError` and its like, or OSError where the socket broke.
+        """
+        cdef int r
+        cdef ssize_t got
+        cdef char* buf
+        cdef bint done = self.established
+        while True:
+            if not done:
+                try:
+                    self.obj.do_handshake()
+                    done = True
+                except WantRead:
+                    pass
+                except BaseException:
+                    self.gather()
+                    with nogil:
+                        self.flush()        # the alert, as far as the kernel takes it at once
+                    raise
+                self.gather()
+            with nogil:
+                r = self.flush()
+            if r == ST_AGAIN:
+                return "write"
+            if r != ST_OK and done:
+                raise OSError(self.err, os.strerror(self.err))
+            # Where sending failed in mid-handshake, what the peer said before it closed tells why.
+            if done:
+                self.established = True
+                self.ready = self.incoming.pending > self.records.partial
+                return "done"
+            buf = buffer_take()
+            if buf == NULL:
+                raise MemoryError()
+            try:
+                with nogil:
+                    got = sock_try_recv(self.fd, buf, BUFFER_SIZE, &self.err)
+                if got == ST_AGAIN:
+                    return "read"
+                if got == ST_EOF:
+                    raise EOFError_(8, "the peer closed the connection during the TLS handshake")
+                if got < 0:
+                    raise OSError(self.err, os.strerror(self.err))
+                if self.n_first < <int>sizeof(self.first):
+                    r = <int>min(got, <ssize_t>sizeof(self.first) - self.n_first)
+                    memcpy(&self.first[self.n_first], buf, r)
+                    self.n_first += r
+                self.incoming.write(PyMemoryView_FromMemory(buf, got, PyBUF_READ))
+                records_follow(&self.records, buf, got)
+            finally:
+                buffer_give(buf)
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return self.fd
+
+    @property
+    def first_bytes(self) -> bytes:
+        """The first bytes that the peer sent, at most 16."""
+        return self.first[:self.n_first]
+
+    @property
+    def tls_version(self) -> str | None:
+        """Such as "TLSv1.3"."""
+        return self.obj.version()
+
+    @property
+    def cipher_name(self) -> str | None:
+        """OpenSSL's name of the cipher suite."""
+        cipher = self.obj.cipher()
+        return None if cipher is None else cipher[0]
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol agreed on (RFC 7301); None where the server chose none."""
+        return self.obj.selected_alpn_protocol()
+
+    @property
+    def session_reused(self) -> bool:
+        """True where a session was resumed."""
+        return bool(self.obj.session_reused)
+
+    @property
+    def clean(self) -> bool:
+        """True once the peer has said close_notify."""
+        return self.clean_eof
+
+    @property
+    def cut(self) -> bool:
+        """True once the connection ended or broke without close_notify."""
+        return self.truncated
+
+    def abandon(self) -> None:
+        """Close the descriptor without a goodbye."""
+        self.close(False)
+
+    # -- receiving --
+
+    cdef ssize_t recv_into(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil:
+        return self.receive(p, n, True, deadline, wake)
+
+    cdef ssize_t try_recv(self, char* p, size_t n) noexcept nogil:
+        return self.receive(p, n, False, 0, NULL)
+
+    cdef ssize_t receive(self, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil:
+        cdef ssize_t r
+        cdef char* buf
+        if self.fd < 0:
+            self.err = EBADF
+            return ST_IO
+        if self.ready:
+            if self.ended:
+                return self.ended
+            with gil:
+                r = self.pull(p, n)
+            if r != ST_AGAIN:
+                return r
+        buf = buffer_take()
+        if buf == NULL:
+            return ST_NOMEM
+        r = self.receive_with(buf, p, n, block, deadline, wake)
+        buffer_give(buf)
+        return r
+
+    cdef ssize_t receive_with(self, char* buf, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil:
+        # `buf` collects ciphertext until a record has ended: an unfinished record is at most RECORD_MAX + RECORD_HEAD bytes long.
+        cdef Records ahead = self.records
+        cdef size_t fill = 0
+        cdef ssize_t got, r
+        cdef int w
+        while True:
+            if self.out_n > 0:
+                self.flush()
+            if not block:
+                got = sock_try_recv(self.fd, buf + fill, BUFFER_SIZE - fill, &self.err)
+            elif self.out_n > 0:
+                # TLS's own answer is unsent, and the peer may wait for it: poll for both.
+                w = sock_wait(self.fd, WAIT_READ | WAIT_WRITE, deadline, wake, &self.err)
+                if w >= 0 and not w & WAIT_READ:
+                    continue
+                got = w if w < 0 else sock_try_recv(self.fd, buf + fill, BUFFER_SIZE - fill, &self.err)
+                if w >= 0 and got == ST_AGAIN:
+                    continue
+            else:
+                got = sock_recv(self.fd, buf + fill, BUFFER_SIZE - fill, deadline, wake, &self.rcvtimeo, &self.err)
+            if got < 0:
+                if fill > 0 or got == ST_EOF or got == ST_IO:
+                    with gil:
+                        if fill > 0:
+                            self.feed(buf, fill, NULL, 0)
+                        if got == ST_EOF or got == ST_IO:
+                            got = self.cut_off(<int>got)
+                return got
+            r = <ssize_t>records_follow(&ahead, buf + fill, got)
+            fill += got
+            if r == 0:
+                continue
+            with gil:
+                r = self.feed(buf, fill, p, n)
+            if self.out_n > 0:
+                self.flush()
+            if r != ST_AGAIN:
+                return r
+            fill = 0
+            if block and remaining(deadline) == 0:
+                return ST_TIMEOUT        # tickets without end must not hold us past the deadline
+
+    cdef int cut_off(self, int status) noexcept:
+        # The socket ended without close_notify: whatever was read until its end may lack the rest.
+        self.truncated = True
+        if status == ST_EOF:
+            self.exc = EOFError_(8, "the TLS connection was truncated: the peer ended it without close_notify")
+            status = ST_TLS
+        else:
+            self.exc = OSError(self.err, f"the TLS connection was truncated: {os.strerror(self.err)}")
+        self.ended = status
+        self.ready = True
+        return status
+
+    cdef int fail(self, object exc) noexcept:
+        self.exc = exc
+        self.foreign = not isinstance(exc, SSLError)
+        self.ended = ST_TLS
+        self.ready = True
+        try:
+            self.gather()                # the alert
+        except MemoryError as second:
+            self.exc = second
+        return ST_TLS
+
+    cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept:
+        """All of `buf` to the BIO, and what can be decrypted to `p`: its length, ST_AGAIN, ST_EOF or ST_TLS."""
+        cdef size_t at = 0, k, have = 0
+        cdef ssize_t r = ST_AGAIN
+        try:
+            while at < fill:
+                k = min(<size_t>FEED, fill - at)
+                self.incoming.write(PyMemoryView_FromMemory(buf + at, k, PyBUF_READ))
+                records_follow(&self.records, buf + at, k)
+                at += k
+                self.ready = self.ready or self.incoming.pending > self.records.partial
+                if have < n and not self.ended:
+                    r = self.pull(p + have, n - have)
+                    if r > 0:
+                        have += r
+        except BaseException as exc:
+            r = self.fail(exc)
+        return have if have > 0 else r
+
+    cdef ssize_t pull(self, char* p, size_t n) noexcept:
+        """What can be decrypted without the socket, up to `n` bytes. Sets `ready` to what is left."""
+        cdef size_t have = 0
+        cdef Py_ssize_t k
+        try:
+            while have < n and self.ready:
+                try:
+                    k = self.ssl_read(n - have, PyMemoryView_FromMemory(p + have, n - have, PyBUF_WRITE))
+                except WantRead:
+                    self.ready = False       # tickets and the like only
+                    break
+                except ZeroReturn:
+                    k = 0
+                if k == 0:
+                    self.clean_eof = True
+                    self.ended = ST_EOF
+                    break
+                have += k
+                # A read takes from one record only, so where it left room the record is used up. `pending` lets go of the GIL
+                # for a moment, which a busy thread can make long: it is asked only where it must be.
+                self.ready = self.incoming.pending > self.records.partial or (have == n and self.obj.pending() > 0)
+            self.gather()
+        except BaseException as exc:
+            self.fail(exc)
+        if self.ended:
+            self.ready = True
+            return have if have > 0 else self.ended
+        return have if have > 0 else ST_AGAIN
+
+    # -- sending --
+
+    cdef int flush(self) noexcept nogil:
+        cdef ssize_t r
+        while self.out_n > 0:
+            r = sock_try_send(self.fd, self.out_p, self.out_n, &self.err)
+            if r == ST_AGAIN:
+                return ST_AGAIN
+            if r < 0:
+                self.out_n = 0
+                self.send_err = self.err
+                return ST_IO
+            self.out_p += r
+            self.out_n -= r
+        if self.send_err:
+            self.err = self.send_err
+            return ST_IO
+        return ST_OK
+
+    cdef int try_flush(self) noexcept nogil:
+        return self.flush()
+
+    cdef ssize_t try_send(self, const char* p, size_t n) noexcept nogil:
+        cdef ssize_t r
+        cdef char* buf
+        if self.fd < 0:
+            self.err = EBADF
+            return ST_IO
+        r = self.flush()
+        if r != ST_OK:
+            return r
+        if n == 0:
+            return 0
+        if self.write_reads:
+            buf = buffer_take()
+            if buf == NULL:
+                return ST_NOMEM
+            r = sock_try_recv(self.fd, buf, BUFFER_SIZE, &self.err)
+            if r > 0:
+                with gil:
+                    r = self.feed(buf, r, NULL, 0)
+            elif r == ST_EOF or r == ST_IO:
+                with gil:
+                    r = self.cut_off(<int>r)
+            buffer_give(buf)
+            if r == ST_TLS or r == ST_IO:
+                return r
+        with gil:
+            r = self.encrypt(p, min(n, <size_t>SEND_MAX))
+        if self.flush() == ST_IO:
+            return ST_IO
+        return r
+
+    cdef ssize_t encrypt(self, const char* p, size_t n) noexcept:
+        cdef size_t done = 0
+        self.write_reads = False
+        try:
+            while done < n:
+                try:
+                    done += <size_t>self.ssl_write(PyMemoryView_FromMemory(<char*>p + done, n - done, PyBUF_READ))
+                except WantRead:
+                    self.write_reads = True
+                    break
+            self.gather()
+        except BaseException as exc:
+            return self.fail(exc)
+        return done if done > 0 else ST_AGAIN
+
+    cdef int gather(self) except -1:
+        """Take what TLS has to send; let go of what is sent."""
+        if self.outgoing.pending:
+            if self.send_err:
+                self.outgoing.read()
+                return 0
+            more = self.outgoing.read()
+            self.out = more if self.out_n == 0 else self.out_p[:self.out_n] + more
+            self.out_p = <const char*>self.out
+            self.out_n = len(self.out)
+        elif self.out_n == 0:
+            self.out = None
+        return 0
+
+    # -- waiting, and the idle --
+
+    cdef int wait(self, int events, int64_t deadline, Wake* wake) noexcept nogil:
+        cdef int ask, got
+        while True:
+            if self.ready and events & WAIT_READ:
+                return events
+            ask = events
+            if self.out_n > 0:
+                ask |= WAIT_WRITE
+            if self.write_reads and events & WAIT_WRITE:
+                ask |= WAIT_READ
+                if self.out_n == 0:
+                    ask &= ~WAIT_WRITE
+            got = sock_wait(self.fd, ask, deadline, wake, &self.err)
+            if got < 0:
+                return got
+            if got & WAIT_WRITE and not events & WAIT_WRITE:
+                self.flush()             # TLS's own; where it fails, the receive that follows says so
+            if got & WAIT_READ and self.write_reads:
+                got |= WAIT_WRITE
+            got &= events
+            if got:
+                return got
+
+    cdef int probe(self) noexcept nogil:
+        cdef char plain[64]
+        cdef ssize_t r
+        if self.ended or self.send_err:
+            return ST_EOF
+        if self.ready:
+            with gil:
+                r = self.pull(plain, sizeof(plain))
+            if r != ST_AGAIN:
+                return ST_PROTO if r > 0 else ST_EOF
+        r = sock_probe(self.fd)
+        if r == ST_PROTO:
+            r = self.receive(plain, sizeof(plain), False, 0, NULL)
+            if r > 0:
+                return ST_PROTO
+            if r != ST_AGAIN:
+                return ST_EOF
+        elif r != ST_OK:
+            return <int>r
+        # The start of a record may be that of an answer to nothing: it is not worth the risk.
+        return ST_OK if self.records.partial == 0 else ST_PROTO
+
+    cdef void close(self, bint graceful) noexcept nogil:
+        cdef int fd = self.fd
+        if fd < 0:
+            return
+        if graceful and self.established and self.out_n == 0 and not self.send_err and (not self.ended or self.ended == ST_EOF):
+            with gil:
+                self.say_goodbye()
+            self.flush()
+        self.fd = -1
+        c_close(fd)
+
+    cdef void say_goodbye(self) noexcept:
+        try:
+            self.obj.unwrap()
+        except KeyboardInterrupt:
+            PyErr_SetInterrupt()         # raised by the handler of a signal that came just now: not ours to keep
+        except OSError:
+            pass                         # ssl.SSLError: the peer's goodbye is not here, and is not waited for
+        self.gather()
+
+
+def gil_releases() -> int:
+    """Explicit releases of the GIL by this module so far."""
+    return ph_gil_releases()

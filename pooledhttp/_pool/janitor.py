@@ -1,0 +1,87 @@
+"""One thread a process that closes what idled too long or died while idle. Started when something becomes idle, gone when nothing is."""
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from typing import Protocol
+
+TICK = 0.5      # seconds: a connection that the server closed is noticed within a second
+
+
+class Sweepable(Protocol):
+    """What the janitor knows of a pool."""
+
+    watched: bool
+
+    @property
+    def idle(self) -> int: ...
+    def sweep(self, now: int) -> int: ...
+
+
+class Janitor:
+    """Sweeps the pools that it was told of until nothing idles in them."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        # Re-entrant: a collected response may give its connection back while this very thread holds it.
+        self._lock = threading.RLock()
+        self._pools: weakref.WeakSet[Sweepable] = weakref.WeakSet()
+        self._nudged = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, pool: Sweepable) -> None:
+        """Something idles in `pool`."""
+        with self._lock:
+            if pool.watched:
+                return
+            pool.watched = True
+            self._pools.add(pool)
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="pooledhttp-janitor", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # The interpreter is ending and takes no new threads; it closes every descriptor itself.
+                    pool.watched = False
+                    return
+                self._thread = thread
+
+    def nudge(self) -> None:
+        """Something was closed: look now whether anything still idles."""
+        self._nudged.set()
+
+    def _run(self) -> None:
+        nudged = self._nudged
+        while True:
+            nudged.wait(TICK)
+            nudged.clear()
+            with self._lock:
+                pools = list(self._pools)
+            for pool in pools:
+                if pool.sweep(time.monotonic_ns()) == 0:
+                    with self._lock:
+                        # A request gives back without this lock, then looks at `watched`: cleared first, looked at second.
+                        pool.watched = False
+                        if pool.idle:
+                            pool.watched = True
+                        else:
+                            self._pools.discard(pool)
+            pools.clear()
+            pool = None  # type: ignore[assignment]  # a pool that nobody else holds must not live on here
+            with self._lock:
+                if not self._pools:
+                    self._thread = None
+                    return
+
+    def reset_after_fork(self) -> None:
+        """In the child: the thread is not here."""
+        pools = list(self._pools)
+        self._reset()
+        for pool in pools:
+            pool.watched = False
+
+
+janitor = Janitor()

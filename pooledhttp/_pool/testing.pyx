@@ -1,0 +1,170 @@
+"""The pool's calls for Python, and a connection that is none: so that the pool can be tested without a socket and on a made-up clock."""
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from pooledhttp._core.compat cimport ph_wake_open
+from pooledhttp._core.poolable cimport Holder, Poolable, Slot
+from pooledhttp._core.runtime cimport WakeHandle
+from pooledhttp._core.status cimport ST_AGAIN, ST_CLOSED, ST_EOF, ST_MORE, ST_NEED_GIL, ST_OK
+from pooledhttp._pool.pool cimport (
+    W_CLOSED, W_CONN, W_DIAL, W_OUT, W_QUEUED, Host, Pool, Waiter, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_give, pool_leave,
+    pool_race, pool_waiter_state, reap, slot_release,
+)
+from pooledhttp._pool.stats import CLOSE_REASONS
+
+cdef dict OUTCOMES = {ST_OK: "conn", ST_NEED_GIL: "dial", ST_MORE: "wait", ST_CLOSED: "closed", ST_AGAIN: "folded"}
+cdef dict STATES = {W_OUT: "out", W_QUEUED: "queued", W_CONN: "conn", W_DIAL: "dial", W_CLOSED: "closed"}
+
+
+cdef class FakeConn(Poolable):
+    """A Poolable without a socket. `alive` is what its probe says; `fd` may be a pipe's, for the janitor."""
+
+    cdef public bint alive
+    cdef public bint good_when_readable
+    cdef readonly int closes
+    cdef readonly str closed_for
+    cdef readonly int interrupts
+    cdef int _fd
+    cdef int _reason
+
+    def __init__(self, *, int capacity=1, int fd=-1):
+        self.slot.capacity = capacity
+        self.alive = True
+        self._fd = fd
+
+    cdef int fileno(self) noexcept nogil:
+        return self._fd
+
+    cdef int probe(self) noexcept nogil:
+        return ST_OK if self.alive else ST_EOF
+
+    cdef int on_readable(self) noexcept nogil:
+        return ST_OK if self.good_when_readable else ST_EOF
+
+    cdef void interrupt(self) noexcept nogil:
+        self.interrupts += 1
+
+    cdef void close(self, int reason) noexcept nogil:
+        self.closes += 1
+        self._reason = reason
+
+    @property
+    def reason(self) -> str | None:
+        return CLOSE_REASONS[self._reason] if self.closes else None
+
+    @property
+    def uses(self) -> int:
+        return self.slot.uses
+
+    @property
+    def die_at(self) -> int:
+        return self.slot.die_at
+
+    @property
+    def id(self) -> int:
+        return self.slot.id
+
+
+cdef class User:
+    """A request that takes, waits for, or gives back connections. `now` is in nanoseconds, everywhere."""
+
+    cdef Pool pool
+    cdef readonly Host host
+    cdef Waiter waiter
+    cdef Holder holder
+    cdef Slot* slot
+    cdef readonly WakeHandle wake
+    cdef bytes label
+    cdef bytes detail
+
+    def __init__(self, Pool pool, str key, *, bytes label=b"GET", bytes detail=b"/"):
+        memset(&self.waiter, 0, sizeof(Waiter))
+        memset(&self.holder, 0, sizeof(Holder))
+        self.pool = pool
+        self.host = pool.host(key)
+        self.wake = WakeHandle()
+        self.waiter.wake = self.wake.w
+        self.waiter.holder = &self.holder
+        self.label = label
+        self.detail = detail
+        self.holder.label = label
+        self.holder.label_len = len(label)
+        self.holder.detail = detail
+        self.holder.detail_len = len(detail)
+
+    @property
+    def conn(self) -> FakeConn | None:
+        return <FakeConn>self.slot.owner if self.slot != NULL else None
+
+    def checkout(self, int64_t now, *, bint wait=False, bint first=True) -> str:
+        cdef Slot* s = NULL
+        cdef Slot* dead = NULL
+        cdef int st
+        self.holder.since = now
+        with nogil:
+            st = pool_checkout(self.pool, &self.host.h, &self.holder, &self.waiter if wait else NULL, first, now, &s, &dead)
+            bury(dead)
+        reap(dead)
+        if st == ST_OK:
+            self.slot = s
+        return OUTCOMES[st]
+
+    def race(self, int64_t now) -> str:
+        cdef Slot* s = NULL
+        cdef Slot* dead = NULL
+        cdef int st
+        with nogil:
+            st = pool_race(self.pool, &self.host.h, &self.waiter, now, &s, &dead)
+            bury(dead)
+        reap(dead)
+        if st == ST_OK:
+            self.slot = s
+        return OUTCOMES[st]
+
+    @property
+    def state(self) -> str:
+        cdef int state
+        with nogil:
+            state = pool_waiter_state(self.pool, &self.waiter)
+        return STATES[state]
+
+    def leave(self) -> str:
+        cdef int state
+        with nogil:
+            state = pool_leave(self.pool, &self.host.h, &self.waiter)
+        if state == W_CONN:
+            self.slot = self.waiter.slot
+        return STATES[state]
+
+    def dialed(self, FakeConn conn, int64_t now, *, bint keep=True) -> None:
+        cdef Slot* dead = NULL
+        pool_dialed(self.pool, self.host, conn, &self.holder if keep else NULL, now, &dead)
+        with nogil:
+            bury(dead)
+        reap(dead)
+        if keep:
+            self.slot = &conn.slot
+
+    def dial_failed(self) -> None:
+        with nogil:
+            pool_dial_failed(self.pool, &self.host.h)
+
+    def give(self, int64_t now, str reason=None, *, int64_t idle_limit=-1, bint used=True) -> str | None:
+        """Give back; returns why it was closed, or None. `reason` None: it may be used again."""
+        cdef Slot* dead = NULL
+        cdef int verdict = -1 if reason is None else CLOSE_REASONS.index(reason)
+        cdef Slot* s = self.slot
+        if s == NULL:
+            raise ValueError("nothing to give back")
+        self.slot = NULL
+        with nogil:
+            verdict = pool_give(self.pool, s, verdict, idle_limit, used, now, &dead)
+            bury(dead)
+        slot_release(s)
+        reap(dead)
+        return None if verdict < 0 else CLOSE_REASONS[verdict]
+
+    def leaked(self) -> None:
+        with nogil:
+            pool_count(self.pool, &self.host.h, &self.host.h.leaked, 1)

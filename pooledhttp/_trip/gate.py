@@ -1,0 +1,107 @@
+"""The one gate where statuses become exceptions, with the GIL held and the connection already disposed of."""
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from pooledhttp import errors
+
+if TYPE_CHECKING:
+    from pooledhttp.conninfo import ConnInfo
+
+# In the order of the Limit enum in _core/status.pxd.
+_LIMITS: tuple[tuple[type[errors.TimeoutException], str] | None, ...] = (
+    None,
+    (errors.PoolTimeout, "pool"),
+    (errors.ConnectTimeout, "connect"),
+    (errors.TLSHandshakeTimeout, "tls_handshake"),
+    (errors.ResponseHeaderTimeout, "response_header"),
+    (errors.ReadTimeout, "read"),
+    (errors.WriteTimeout, "write"),
+)
+_BROKEN = {
+    1: "the server closed the connection in the middle of the response's head",
+    2: "the response's body was cut short: {left} bytes were still to come",
+    3: "the response's chunked body was cut short",
+    4: "the server sent more than 32 interim responses",
+}
+_DOING = {
+    "pool": "waiting for a connection",
+    "dns": "resolving the host's name",
+    "connect": "connecting",
+    "proxy": "asking the proxy",
+    "tls": "in the TLS handshake",
+    "send": "sending the request",
+    "headers": "waiting for the response's head",
+    "body": "reading the response's body",
+}
+
+
+def timed_out(limit: int, phase: str, seconds: float, conn: ConnInfo | None, detail: str = "") -> errors.TimeoutException:
+    """`Timeout`'s limit number `limit` passed in `phase`."""
+    entry = _LIMITS[limit]
+    assert entry is not None
+    cls, name = entry
+    return cls(f"{_DOING[phase]} took longer than {name}={seconds:g} s{detail}", phase=phase, conn=conn)
+
+
+def deadline_passed(source: str, phase: str, conn: ConnInfo | None, detail: str = "") -> errors.DeadlineExceeded:
+    """The hard deadline of `source` passed in `phase`."""
+    return errors.DeadlineExceeded(f"the {source}'s deadline passed while {_DOING[phase]}{detail}", source=source, phase=phase, conn=conn)
+
+
+def cancelled(phase: str, reason: Any, conn: ConnInfo | None) -> errors.Cancelled:
+    """Somebody cancelled."""
+    why = f": {reason}" if reason is not None else ""
+    return errors.Cancelled(f"cancelled while {_DOING[phase]}{why}", reason=reason, phase=phase, conn=conn)
+
+
+def no_answer(conn: ConnInfo | None) -> errors.RemoteProtocolError:
+    """A fresh connection was closed in order, before a byte of the answer."""
+    return errors.RemoteProtocolError("the server closed the connection without an answer", phase="headers", conn=conn)
+
+
+def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.RemoteProtocolError:
+    """The peer's bytes ended too early, or never do."""
+    return errors.RemoteProtocolError(_BROKEN[err].format(left=left), phase=phase, conn=conn)
+
+
+def io_failed(err: int, phase: str, conn: ConnInfo | None) -> errors.NetworkError:
+    """A system call on the connection failed with `err`."""
+    cls = errors.WriteError if phase == "send" else errors.ReadError
+    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}", phase=phase, conn=conn)
+
+
+def tls_failed(exc: BaseException | None, phase: str, conn: ConnInfo | None) -> errors.Error:
+    """The TLS layer failed on an established connection."""
+    if isinstance(exc, errors.Error):
+        exc.phase, exc.conn = phase, conn
+        return exc
+    err = errors.TLSError(f"TLS failed while {_DOING[phase]}: {exc}", phase=phase, conn=conn)
+    err.__cause__ = exc
+    return err
+
+
+def tls_cut(phase: str, conn: ConnInfo | None) -> errors.TransportError:
+    """TLS ended without close_notify (RFC 8446 section 6.1): whoever cut the connection may have cut the body."""
+    what = "the connection was cut without TLS's close_notify"
+    if phase == "body":
+        return errors.RemoteProtocolError(f"the response's body was truncated: {what}", phase=phase, conn=conn)
+    return errors.ReadError(f"{what} while {_DOING[phase]}", phase=phase, conn=conn)
+
+
+def stale(cause: str, conn: ConnInfo | None, why: str) -> errors.StaleConnectionError:
+    """A reused connection died before the first byte, and the request may not go again."""
+    return errors.StaleConnectionError(f"the reused connection died before the answer ({cause}); not sent again: {why}", phase="headers", conn=conn)
+
+
+def too_large(limit: int, conn: ConnInfo | None) -> errors.ResponseTooLarge:
+    """The body is over the caller's limit."""
+    return errors.ResponseTooLarge(f"the response's body is over max_response_bytes={limit}", phase="body", conn=conn)
+
+
+def pool_full(seconds: float, key: str, limit: int, holders: list[tuple[str, str, float, bool]]) -> str:
+    """What a PoolTimeout adds: who has the connections, without query or userinfo."""
+    rows = [f"{label} {key}{detail} for {age:.1f} s{', body left unread' if unread else ''}" for label, detail, age, unread in holders]
+    held = "; ".join(rows) if rows else "nobody (all are being dialed)"
+    return f" (max_conns_per_host={limit} of {key}; held by: {held})"

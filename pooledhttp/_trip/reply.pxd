@@ -1,0 +1,52 @@
+from libc.stdint cimport int64_t
+
+from pooledhttp._conn.connection cimport Exchange
+from pooledhttp._core.cancel cimport Canceller
+from pooledhttp._core.poolable cimport Slot
+from pooledhttp._core.runtime cimport WakeHandle
+from pooledhttp._pool.pool cimport Host, Pool, Waiter
+
+
+cdef class Reply(Exchange):
+    cdef Pool pool
+    cdef Host host
+    cdef Slot* slot                # held until the connection is given back
+    cdef Slot* dead                # to be reaped once the GIL is held
+    cdef bint first                # the request is not counted yet
+    cdef bint gave                 # the connection was given back; its slot is still referenced
+    cdef Waiter waiter
+    cdef Canceller cancel
+    cdef WakeHandle wake_handle
+    cdef object source_body        # the BodySource, to begin again
+    cdef str source
+    cdef readonly int status
+    cdef readonly bytes head
+    cdef readonly object content
+    cdef object rest               # body bytes that wait to be read: h11's, or what a small read left over
+    cdef str _reason
+    cdef readonly bint closed
+    cdef object failed             # the error that ended the body
+
+    cdef object _check(self)
+    cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1
+    cdef Py_ssize_t _read_on(self, char* at, Py_ssize_t n) except -1
+    cdef object _resolve(self, int st)
+    cdef bytes _fallback_read(self, Py_ssize_t n)
+    cdef void give(self, int verdict, int64_t idle_limit, bint used) noexcept nogil
+    cdef object settle(self)
+    cdef object take_head(self)
+    cdef object finish(self)
+    cdef object abort(self, int reason)
+    cdef int resolve(self, int st) except 0
+    cdef object failure(self, int st)
+    cdef int next_piece(self) except 0
+    cdef bytes raw(self)
+    cdef int fallback_head(self) except 0
+    cdef int fallback_body(self) except 0
+    cdef bytes fallback_data(self)
+    cdef bytes read_rest(self, int64_t limit)
+
+
+cdef class Obeying:
+    cdef Reply reply
+    cdef WakeHandle handle

@@ -1,0 +1,582 @@
+# cython: infer_types=False
+"""The response side of a round trip: its connection held and given back, its body read, statuses turned into errors."""
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, XS_BODY, XS_DONE, Connection
+from pooledhttp._core.compat cimport ph_gil_releases, ph_now
+from pooledhttp._core.runtime cimport wake_clear
+from pooledhttp._core.status cimport (
+    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL, ST_NOMEM,
+    ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+)
+from pooledhttp._pool.pool cimport bury, pool_count, pool_give, reap, slot_release
+
+from pooledhttp import errors
+from pooledhttp._core.runtime import current_wake
+from pooledhttp._pool.janitor import janitor
+from pooledhttp._trip import gate
+from pooledhttp.conninfo import ConnInfo
+
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject** b, Py_ssize_t n) except -1
+    PyObject* c_bytes_new "PyBytes_FromStringAndSize"(const char* v, Py_ssize_t n) except NULL
+    char* c_bytes_at "PyBytes_AS_STRING"(PyObject* b) nogil
+    char* PyBytes_AS_STRING(object b)
+    Py_ssize_t PyBytes_GET_SIZE(object b)
+
+cdef enum:
+    STEP = 16777216          # a body's memory grows at most by this, as its bytes arrive
+    DRAIN = 262144           # bytes looked through when a body is closed early
+
+cdef tuple PHASES = errors.PHASES
+cdef str HTTP11 = "HTTP/1.1"
+cdef str HTTP10 = "HTTP/1.0"
+cdef dict REASONS = {b"OK": "OK", b"Not Found": "Not Found", b"No Content": "No Content", b"": ""}
+
+
+@cython.no_gc_clear
+cdef class Reply(Exchange):
+    """A response as the transport gives it: the head, and the body whole (`content`) or unread.
+
+    `head` is the validated field lines (`Name: value` CRLF each, unfolded) as bytes; header values are latin-1.
+    """
+
+    def __dealloc__(self):
+        if self.slot != NULL:
+            # Collected with its body unread: the connection cannot serve again.
+            with nogil:
+                self.give(RE_ERROR, -1, True)
+                slot_release(self.slot)
+            self.slot = NULL
+        if self.dead != NULL:
+            reap(self.dead)
+            self.dead = NULL
+
+    @property
+    def reason(self) -> str:
+        return self._reason
+
+    @property
+    def version(self) -> str:
+        return HTTP11 if self.facts.minor == 1 else HTTP10
+
+    @property
+    def trailers(self) -> list:
+        """The trailer fields, (name, value) each, once the body has ended."""
+        if self.fallback is None:
+            return []
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.fallback.trailers]
+
+    @property
+    def conn(self) -> ConnInfo:
+        """The connection, as it was for this request."""
+        cdef Connection c = self.wire
+        if c is None:
+            return None
+        remote, local, version, cipher, alpn = c.info
+        return ConnInfo(c.slot.id, self.reused, self.conn_uses + 1, self.idle_for / 1e9, remote, local, version, cipher, alpn)
+
+    @property
+    def timings(self) -> dict:
+        """Seconds per phase: pool, dns, connect, tls, send, wait (to the first byte), body."""
+        cdef int64_t sent = self.t_sent if self.t_sent else self.t_begin
+        cdef int64_t first = self.t_first if self.t_first else sent
+        return {
+            "pool": self.t_pool / 1e9, "dns": self.t_dns / 1e9, "connect": self.t_connect / 1e9, "tls": self.t_tls / 1e9,
+            "send": (sent - self.t_begin) / 1e9, "wait": max(0, first - sent) / 1e9, "body": max(0, self.t_done - first) / 1e9 if self.t_done else 0.0,
+        }
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the request's start to the end of the response's head."""
+        return (self.t_head - self.t_start) / 1e9
+
+    # --- the body, unread ----------------------------------------------------------------------------------------------
+
+    def read(self, Py_ssize_t n=65536) -> bytes:
+        """Up to `n` bytes of the body as they arrive; b"" at its end."""
+        cdef PyObject* b
+        cdef Py_ssize_t got
+        if n < 1:
+            raise ValueError("n must be at least 1")
+        if self.framing == FR_FALLBACK and self.stage != XS_DONE:
+            return self._fallback_read(n)
+        b = c_bytes_new(NULL, n)
+        try:
+            got = self._read(c_bytes_at(b), n)
+            if got < n:
+                _PyBytes_Resize(&b, got)
+            return <object>b
+        finally:
+            Py_XDECREF(b)
+
+    def readinto(self, buffer) -> int:
+        """Fill `buffer` (writable, contiguous) with bytes of the body as they arrive: how many, 0 at its end."""
+        cdef unsigned char[::1] view
+        cdef memoryview m = memoryview(buffer).cast("B")
+        cdef bytes data
+        if m.nbytes == 0:
+            return 0
+        if self.framing == FR_FALLBACK and self.stage != XS_DONE:
+            data = self._fallback_read(m.nbytes)
+            m[:len(data)] = data
+            return len(data)
+        view = m
+        return self._read(<char*>&view[0], m.nbytes)
+
+    def read_all(self, int64_t limit=-1) -> bytes:
+        """The rest of the body; over `limit` bytes (-1: none) it is a `ResponseTooLarge`."""
+        self._check()
+        if self.cancel is None:
+            return self.read_rest(limit)
+        with Obeying(self):
+            return self.read_rest(limit)
+
+    cdef object _check(self):
+        if self.failed is not None:
+            raise self.failed
+        if self.closed and self.stage != XS_DONE:
+            raise errors.StreamClosed("the response is closed")
+
+    cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1:
+        self._check()
+        if self.cancel is None:
+            return self._read_on(at, n)
+        # Obeyed on whatever thread reads.
+        with Obeying(self):
+            return self._read_on(at, n)
+
+    cdef Py_ssize_t _read_on(self, char* at, Py_ssize_t n) except -1:
+        cdef ssize_t r
+        while True:
+            with nogil:
+                r = (<Connection>self.slot.owner).read_body(self, at, n) if self.slot != NULL else ST_EOF
+            if r > 0:
+                return r
+            if r == ST_EOF:
+                self.finish()
+                return 0
+            if r == ST_UNSURE:
+                self.fallback_body()
+                data = self._fallback_read(n)
+                memcpy(at, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                return PyBytes_GET_SIZE(data)
+            self._resolve(<int>r)
+
+    cdef object _resolve(self, int st):
+        try:
+            self.resolve(st)
+        except BaseException as e:
+            if isinstance(e, errors.Error):
+                self.failed = e
+            raise
+
+    cdef bytes _fallback_read(self, Py_ssize_t n):
+        cdef bytes data
+        self._check()
+        if self.cancel is not None and self.wake == NULL:
+            with Obeying(self):
+                return self._fallback_read(n)
+        try:
+            data = self.rest if self.rest is not None else self.fallback_data()
+        except errors.Error as e:
+            self.failed = e
+            raise
+        self.rest = data[n:] if len(data) > n else None
+        if not data:
+            self.finish()
+        return data[:n] if len(data) > n else data
+
+    def close(self) -> None:
+        """Give the connection back where the rest of the body has already arrived (up to 256 KiB), else close it. Never waits."""
+        cdef char* scratch
+        cdef ssize_t r
+        cdef size_t seen = 0
+        self.closed = True
+        if self.slot == NULL:
+            return
+        if self.framing == FR_FALLBACK or self.failed is not None or self.sending:
+            self.abort(RE_DRAIN_LIMIT)
+            return
+        # A deadline that has passed: reads give what is there, and no more.
+        self.deadline = 1
+        self.wake = NULL
+        block = PyBytes_FromStringAndSize(NULL, 65536)
+        scratch = PyBytes_AS_STRING(block)
+        with nogil:
+            while True:
+                r = (<Connection>self.slot.owner).read_body(self, scratch, 65536)
+                if r <= 0:
+                    break
+                seen += r
+                if seen > DRAIN:
+                    break
+        if r == ST_EOF:
+            self.finish()
+        else:
+            self.abort(RE_DRAIN_LIMIT)
+
+    def leak(self) -> None:
+        """Closed because its last reference went: counts in `stats().leaked`."""
+        if self.slot != NULL:
+            with nogil:
+                pool_count(self.pool, &self.host.h, &self.host.h.leaked, 1)
+        self.close()
+
+    # --- from statuses to results --------------------------------------------------------------------------------------
+
+    cdef void give(self, int verdict, int64_t idle_limit, bint used) noexcept nogil:
+        if self.gave:
+            return
+        self.gave = True
+        pool_give(self.pool, self.slot, verdict, idle_limit, used, ph_now(), &self.dead)
+        if self.dead != NULL:
+            bury(self.dead)
+
+    cdef object settle(self):
+        # All is in the buffer, and the connection is given back.
+        self.take_head()
+        if not self.flags & FLAG_STREAM:
+            self.content = PyBytes_FromStringAndSize(self.buf + self.body_off, self.body_len)
+        self.finish()
+        return self
+
+    cdef object take_head(self):
+        cdef char* at = self.buf + self.head_at
+        cdef bytes phrase
+        self.status = self.facts.status
+        self.head = PyBytes_FromStringAndSize(at + self.facts.fields_off, self.facts.fields_len)
+        phrase = PyBytes_FromStringAndSize(at + self.facts.reason_off, self.facts.reason_len)
+        self._reason = REASONS.get(phrase)
+        if self._reason is None:
+            self._reason = phrase.decode("latin-1")
+
+    cdef object finish(self):
+        # The exchange is over in both directions, or aborted: the connection goes back, the buffer too.
+        cdef int64_t idle_limit = -1
+        cdef int verdict
+        if self.slot != NULL:
+            if not self.gave:
+                with nogil:
+                    verdict = (<Connection>self.slot.owner).verdict(self, &idle_limit)
+                    self.give(verdict, idle_limit, True)
+            self.wire = <Connection>self.slot.owner
+            slot_release(self.slot)
+            self.slot = NULL
+        self.drop_buffer()
+        self.pieces = self.piece = self.source_body = None
+        self.body = None
+        self.wake = NULL
+        self.wake_handle = None
+        if self.dead != NULL:
+            reap(self.dead)
+            self.dead = NULL
+        if self.pool.n_idle and not self.pool.watched:
+            janitor.watch(self.pool)
+
+    cdef object abort(self, int reason):
+        # Whatever went wrong: this connection is closed, and nothing of x is left in the pool.
+        if self.slot != NULL:
+            with nogil:
+                self.give(reason, -1, True)
+        self.finish()
+
+    cdef int resolve(self, int st) except 0:
+        # Do what the exchange waits for, so that it can be called again; or raise, the connection closed.
+        try:
+            if st == ST_NEED_GIL:
+                return self.next_piece()
+            if st == ST_INTR:
+                PyErr_CheckSignals()
+                return 1
+            if st == ST_WOKEN:
+                # Cleared first, looked at second: a cancel in between signals again.
+                with nogil:
+                    wake_clear(self.wake)
+                if self.cancel is not None and self.cancel.is_cancelled():
+                    raise gate.cancelled(PHASES[self.phase], self.cancel.reason, self.conn)
+                return 1
+            raise self.failure(st)
+        except BaseException as e:
+            self.abort(RE_TIMEOUT if st == ST_TIMEOUT else RE_SERVER_CLOSED if st == ST_STALE else
+                       RE_CANCELLED if st == ST_INTR or st == ST_WOKEN else RE_ERROR)
+            raise
+
+    cdef object failure(self, int st):
+        phase = PHASES[self.phase]
+        conn = self.conn
+        if self.slot != NULL and self.slot.interrupted:
+            return gate.cancelled(phase, "the transport was closed", conn)
+        if st == ST_TIMEOUT:
+            if self.limit == LIM_TOTAL:
+                return gate.deadline_passed(self.source, phase, conn)
+            limits = (0, self.limits.pool, self.limits.connect, self.limits.tls, self.limits.header, self.limits.read, self.limits.write)
+            return gate.timed_out(self.limit, phase, limits[self.limit] / 1e9, conn)
+        if st == ST_STALE:
+            why = "its method is not idempotent" if not self.flags & FLAG_REPLAY else "its body cannot be sent twice"
+            return gate.stale("closed by the server", conn, why)
+        if st == ST_EOF:
+            return gate.no_answer(conn)
+        if st == ST_PROTO:
+            return gate.broken(self.err, phase, self.left - (self.hi - self.lo) if self.framing == FR_LENGTH else 0, conn)
+        if st == ST_TOO_LARGE:
+            return gate.too_large(self.max_body, conn)
+        if st == ST_IO:
+            return gate.io_failed(self.wire.stream.err, phase, conn)
+        if st == ST_TLS:
+            if self.wire.stream.cut:
+                return gate.tls_cut(phase, conn)
+            return gate.tls_failed(self.wire.stream.exc, phase, conn)
+        if st == ST_NOMEM:
+            return MemoryError()
+        return errors.TransportError(f"unexpected status {st}", phase=phase, conn=conn)
+
+    # --- uploads -------------------------------------------------------------------------------------------------------
+
+    cdef int next_piece(self) except 0:
+        # The upload's next piece becomes what is to be sent.
+        cdef bytes piece
+        cdef Py_ssize_t n
+        if self.pieces is None:
+            self.pieces = iter(self.source_body)
+        self.n_spans = self.at_span = 0
+        self.last_write = ph_now()
+        for got in self.pieces:
+            piece = got if type(got) is bytes else bytes(memoryview(got))
+            n = PyBytes_GET_SIZE(piece)
+            if n == 0:
+                continue
+            self.last_write = ph_now()
+            if self.chunked_upload:
+                line = b"%x\r\n" % n
+                memcpy(self.frame, PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
+                self.spans[0].p = self.frame
+                self.spans[0].n = PyBytes_GET_SIZE(line)
+                self.spans[1].p = PyBytes_AS_STRING(piece)
+                self.spans[1].n = n
+                self.spans[2].p = b"\r\n"
+                self.spans[2].n = 2
+                self.n_spans = 3
+            else:
+                self.spans[0].p = PyBytes_AS_STRING(piece)
+                self.spans[0].n = n
+                self.n_spans = 1
+            self.piece = piece
+            return 1
+        self.has_pieces = False
+        if self.chunked_upload:
+            self.spans[0].p = b"0\r\n\r\n"
+            self.spans[0].n = 5
+            self.n_spans = 1
+        return 1
+
+    # --- bodies --------------------------------------------------------------------------------------------------------
+
+    cdef bytes raw(self):
+        # Raw bytes for h11: what the buffer holds, else what arrives next; b"" at the end of the connection's bytes.
+        cdef ssize_t r
+        cdef size_t room
+        cdef bytes data
+        if self.hi == self.lo:
+            self.lo = self.hi = 0
+            while True:
+                with nogil:
+                    room = self.out_at if self.sending else self.cap
+                    r = (<Connection>self.slot.owner).fill(self, self.buf, room)
+                    if r > 0 and not self.any_received:
+                        self.any_received = True
+                        self.t_first = ph_now()
+                if r > 0:
+                    self.hi = r
+                    break
+                if r == ST_EOF:
+                    return b""
+                self.resolve(<int>r)
+        data = PyBytes_FromStringAndSize(self.buf + self.lo, self.hi - self.lo)
+        self.lo = self.hi = 0
+        return data
+
+    cdef int fallback_head(self) except 0:
+        # h11 decides this response from its first byte on.
+        from pooledhttp._proto.fallback import Fallback
+
+        self.framing = FR_FALLBACK
+        self.phase = PH_HEADERS
+        try:
+            fb = Fallback(self.method, self.max_head)
+            while True:
+                fb.feed(self.raw())
+                head = fb.head()
+                if head is not None:
+                    break
+        except errors.Error as e:
+            e.conn = self.conn
+            raise
+        self.fallback = fb
+        self.t_head = ph_now()
+        self.stage = XS_BODY
+        self.phase = PH_BODY
+        self.status = head.status
+        self.head = head.fields
+        self._reason = head.reason.decode("latin-1")
+        self.facts.status = head.status
+        self.facts.minor = head.minor
+        self.facts.conn_close = head.conn_close or head.until_close
+        self.facts.conn_keep_alive = head.conn_keep_alive
+        self.facts.keep_alive_timeout = head.keep_alive_timeout
+        if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive)):
+            self.sending = False
+            self.send_broke = True
+            self.has_pieces = False
+        if self.max_body >= 0 and head.content_length > self.max_body and not self.no_body_method:
+            raise self.failure(ST_TOO_LARGE)
+        return 1
+
+    cdef int fallback_body(self) except 0:
+        # h11 goes on in the middle of a chunked body.
+        from pooledhttp._proto.fallback import Fallback
+
+        fb = Fallback.resume_chunked(self.chunks.state, self.max_head)
+        if self.hi > self.lo:
+            fb.feed(PyBytes_FromStringAndSize(self.buf + self.lo, self.hi - self.lo))
+        self.lo = self.hi = 0
+        if self.body_len:
+            self.rest = PyBytes_FromStringAndSize(self.buf + self.body_off, self.body_len)
+            self.body_len = 0
+        self.fallback = fb
+        self.framing = FR_FALLBACK
+        return 1
+
+    cdef bytes fallback_data(self):
+        # Some of the body, b"" at its end.
+        cdef int st
+        try:
+            while True:
+                data = self.fallback.data()
+                if data is None:
+                    self.fallback.feed(self.raw())
+                    continue
+                if not data and self.stage != XS_DONE:
+                    while self.sending:
+                        with nogil:
+                            st = (<Connection>self.slot.owner).finish_sending(self)
+                        if st != ST_OK:
+                            self.resolve(st)
+                    self.stage = XS_DONE
+                    self.t_done = ph_now()
+                    if self.fallback.leftover:
+                        self.facts.conn_close = 1
+                return data
+        except errors.Error as e:
+            if e.conn is None:
+                e.conn = self.conn
+            if self.slot != NULL:
+                self.abort(RE_ERROR)
+            raise
+
+    cdef bytes read_rest(self, int64_t limit):
+        # The rest of the body into one bytes object, whose memory grows as bytes arrive.
+        cdef PyObject* b
+        cdef Py_ssize_t cap, off = 0, want
+        cdef ssize_t r = 0
+        cdef int64_t known = -1
+        if self.framing == FR_FALLBACK or self.rest is not None:
+            return self.fallback_rest(limit)
+        if self.slot == NULL:
+            return b""
+        if self.framing == FR_LENGTH:
+            known = <int64_t>self.left
+            if limit >= 0 and known > limit:
+                self.abort(RE_ERROR)
+                raise gate.too_large(limit, self.conn)
+        cap = <Py_ssize_t>min(known, STEP) if known >= 0 else 131072 + <Py_ssize_t>self.body_len
+        b = c_bytes_new(NULL, cap)
+        try:
+            while True:
+                with nogil:
+                    while off < cap:
+                        r = (<Connection>self.slot.owner).read_body(self, c_bytes_at(b) + off, cap - off)
+                        if r <= 0:
+                            break
+                        off += r
+                        if limit >= 0 and off > limit:
+                            r = ST_TOO_LARGE
+                            break
+                    if off == cap and off == known:
+                        r = (<Connection>self.slot.owner).read_body(self, c_bytes_at(b) + off, 0)
+                if r == ST_EOF:
+                    break
+                if r == ST_TOO_LARGE:
+                    self.abort(RE_ERROR)
+                    raise gate.too_large(limit, self.conn)
+                if r > 0:
+                    want = cap + (cap if cap < STEP else STEP)
+                    if known >= 0 and want > known:
+                        want = <Py_ssize_t>known
+                    _PyBytes_Resize(&b, want)
+                    cap = want
+                    continue
+                if r == ST_UNSURE:
+                    self.fallback_body()
+                    self.rest = c_slice(b, off)
+                    return self.fallback_rest(limit)
+                self.resolve(<int>r)
+            self.finish()
+            if off < cap:
+                _PyBytes_Resize(&b, off)
+            return <object>b
+        finally:
+            Py_XDECREF(b)
+
+    def fallback_rest(self, int64_t limit) -> bytes:
+        parts = []
+        size = 0
+        if self.rest is not None:
+            parts.append(self.rest)
+            size = len(self.rest)
+            self.rest = None
+        while True:
+            if limit >= 0 and size > limit:
+                self.abort(RE_ERROR)
+                raise gate.too_large(limit, self.conn)
+            data = self.fallback_data()
+            if not data:
+                break
+            parts.append(data)
+            size += len(data)
+        self.finish()
+        return b"".join(parts)
+
+
+cdef class Obeying:
+    """While this thread works on a reply, the reply's canceller can wake it."""
+
+    def __cinit__(self, Reply reply):
+        self.reply = reply
+        self.handle = current_wake()
+
+    def __enter__(self):
+        cdef Reply x = self.reply
+        x.cancel.enter(self.handle)
+        x.wake = self.handle.w
+        if x.cancel.is_cancelled():
+            self.handle.signal()
+
+    def __exit__(self, *exc):
+        self.reply.wake = NULL
+        self.reply.cancel.leave(self.handle)
+
+
+cdef bytes c_slice(PyObject* b, Py_ssize_t n):
+    return PyBytes_FromStringAndSize(c_bytes_at(b), n)
+
+
+def gil_releases() -> int:
+    return ph_gil_releases()

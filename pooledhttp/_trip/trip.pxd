@@ -1,0 +1,19 @@
+from pooledhttp._core.poolable cimport Slot
+from pooledhttp._pool.pool cimport Pool
+from pooledhttp._trip.reply cimport Reply
+
+
+cdef class Tripper:
+    cdef readonly Pool pool
+    cdef size_t max_head
+    cdef bint retry_stale
+    cdef bint close_each           # disable_keep_alives
+
+    cdef int run(self, Reply x) noexcept nogil
+    cdef int attempt(self, Reply x, bint probe) noexcept nogil
+    cdef int resume(self, Reply x) noexcept nogil
+    cdef int judge(self, Reply x, int st) noexcept nogil
+    cdef object slow(self, Reply x, int st)
+    cdef int wait_turn(self, Reply x) except? -99
+    cdef int took(self, Reply x, Slot* s) except? -99
+    cdef int dial(self, Reply x) except? -99

@@ -1,0 +1,445 @@
+"""Acquire, exchange, release: the round trip.
+
+`run` is the whole of a small exchange on a warm connection, and runs with the GIL released once. Whatever it cannot do alone
+(dial, wait for a turn, an upload in pieces, a large body, h11, a signal, an error) it leaves to `slow`, which goes on from exactly there.
+"""
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint64_t
+
+from pooledhttp._conn.connection cimport FLAG_CLOSE, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection
+from pooledhttp._conn.h1 cimport H1Connection
+from pooledhttp._core.cancel cimport Canceller
+from pooledhttp._core.compat cimport ph_gil_releases, ph_now
+from pooledhttp._core.limits cimport Limits
+from pooledhttp._core.runtime cimport wake_clear
+from pooledhttp._core.status cimport (
+    LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
+    ST_NEED_GIL, ST_OK, ST_STALE, ST_TIMEOUT, ST_TLS, ST_UNSURE,
+)
+from pooledhttp._net.stream cimport WAIT_READ, Stream
+from pooledhttp._net.tcp cimport sock_wait
+from pooledhttp._pool.pool cimport (
+    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, Pool, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_leave, pool_mark_unread,
+    pool_race, pool_waiter_state, reap, slot_release,
+)
+from pooledhttp._trip.reply cimport Obeying, Reply
+
+from pooledhttp import errors
+from pooledhttp._core.runtime import current_wake
+from pooledhttp._pool.janitor import janitor
+from pooledhttp._trip import gate
+
+cdef extern from "Python.h":
+    char* PyBytes_AS_STRING(object b)
+    Py_ssize_t PyBytes_GET_SIZE(object b)
+
+
+cdef class Tripper:
+    """The compiled part of a transport: its pool, and the round trip.
+
+    A subclass gives `new_dial(key, host, limits)` (a `Dial`) and `adopt(dial, home)` (somebody finishes a dial that lost its race).
+    """
+
+    def __init__(self, Pool pool, *, size_t max_head=1 << 20, bint retry_stale=True, bint close_each=False):
+        self.pool = pool
+        self.max_head = max_head
+        self.retry_stale = retry_stale
+        self.close_each = close_each
+
+    def exchange(self, str key, str host, int port, bytes method, bytes target, bytes authority, bytes fields, object body, Limits limits not None,
+                 int64_t deadline, str source, int flags, int64_t max_body, Canceller cancel) -> Reply:
+        """One request and its response over one connection.
+
+        `key` is the pool key `scheme://host:port`; `body` is None, bytes, or an iterable of bytes-like pieces with `length` (None: sent chunked)
+        and `rewind() -> bool`; `deadline` is absolute monotonic nanoseconds or -1, `source` whose it is; `max_body` bounds the body
+        in bytes (-1: none). Raises what `errors` has.
+        """
+        cdef Reply x = Reply.__new__(Reply)
+        cdef int st
+        x.t_start = x.holder.since = ph_now()
+        x.pool = self.pool
+        x.host = self.pool.host(key)
+        x.method = method
+        x.target = target
+        x.authority = authority
+        x.fields = fields
+        x.no_body_method = method == b"HEAD"
+        x.holder.label = PyBytes_AS_STRING(method)
+        x.holder.label_len = PyBytes_GET_SIZE(method)
+        x.holder.detail = PyBytes_AS_STRING(target)
+        x.holder.detail_len = PyBytes_GET_SIZE(target)
+        x.limits = limits
+        x.deadline = deadline
+        x.source = source
+        x.flags = flags | FLAG_CLOSE if self.close_each else flags
+        x.max_body = max_body
+        x.max_head = self.max_head
+        x.first = True
+        if body is not None:
+            if type(body) is bytes:
+                x.body = <bytes>body
+            else:
+                x.source_body = body
+                x.chunked_upload = body.length is None
+                x.in_pieces = True
+        if cancel is None:
+            with nogil:
+                st = self.run(x)
+            if st == ST_OK and x.stage == XS_DONE:
+                return x.settle()
+            return self.guarded(x, st, host, port)
+        x.cancel = cancel
+        with Obeying(x):
+            if cancel.is_cancelled():
+                raise gate.cancelled("pool", cancel.reason, None)
+            with nogil:
+                st = self.run(x)
+            if st == ST_OK and x.stage == XS_DONE:
+                return x.settle()
+            return self.guarded(x, st, host, port)
+
+    # --- without the GIL -----------------------------------------------------------------------------------------------
+
+    cdef int run(self, Reply x) noexcept nogil:
+        cdef Slot* s = NULL
+        cdef int st
+        cdef int64_t now
+        while True:
+            now = ph_now()
+            st = pool_checkout(self.pool, &x.host.h, &x.holder, NULL, x.first, now, &s, &x.dead)
+            if st == ST_OK or st == ST_NEED_GIL:
+                x.first = False
+            if x.dead != NULL:
+                bury(x.dead)
+            if st != ST_OK:
+                return st
+            x.slot = s
+            x.reused = True
+            x.idle_for = now - s.idle_since
+            x.t_pool = now - x.t_start
+            st = self.attempt(x, True)
+            if st != ST_AGAIN:
+                return st
+
+    cdef int attempt(self, Reply x, bint probe) noexcept nogil:
+        # On x.slot, from the start. ST_AGAIN: that connection was dead; find another.
+        cdef int st
+        x.gave = False
+        x.conn_uses = x.slot.uses
+        if probe:
+            st = (<Connection>x.slot.owner).probe()
+            if st != ST_OK:
+                x.give(RE_SERVER_CLOSED, -1, False)
+                slot_release(x.slot)
+                x.slot = NULL
+                return ST_AGAIN
+        st = (<Connection>x.slot.owner).begin(x)
+        if st != ST_OK:
+            return st
+        return self.resume(x)
+
+    cdef int resume(self, Reply x) noexcept nogil:
+        cdef int64_t idle_limit
+        cdef int verdict
+        cdef int st = (<Connection>x.slot.owner).exchange(x)
+        if st == ST_OK:
+            if x.stage == XS_DONE:
+                verdict = (<Connection>x.slot.owner).verdict(x, &idle_limit)
+                x.give(verdict, idle_limit, True)
+            return st
+        return self.judge(x, st)
+
+    cdef int judge(self, Reply x, int st) noexcept nogil:
+        # A reused connection that dies before the first byte of the answer was stale. Tried again where nothing was written, or the
+        # request is idempotent (RFC 9112 section 9.3.1), and its body is at hand.
+        if x.any_received or not x.reused or not self.retry_stale or (st != ST_EOF and st != ST_IO and st != ST_TLS):
+            return st
+        if x.any_sent and not x.flags & FLAG_REPLAY:
+            return ST_STALE
+        if x.slot.interrupted:
+            return st
+        x.err = st
+        if x.pieces is not None:
+            return ST_STALE
+        x.give(RE_SERVER_CLOSED, -1, True)
+        pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
+        slot_release(x.slot)
+        x.slot = NULL
+        return ST_AGAIN
+
+    # --- with the GIL --------------------------------------------------------------------------------------------------
+
+    def guarded(self, Reply x, int st, str host, int port):
+        """`slow`, and whatever ends it leaves no connection behind."""
+        try:
+            if x.host.dial_spec is None:
+                x.host.dial_spec = self.dial_spec(x.host.key, host, port)
+            return self.slow(x, st)
+        except BaseException as e:
+            if x.slot != NULL:
+                x.abort(RE_TIMEOUT if isinstance(e, errors.TimeoutException) else
+                           RE_CANCELLED if isinstance(e, errors.Cancelled) or not isinstance(e, Exception) else
+                           RE_SERVER_CLOSED if isinstance(e, errors.StaleConnectionError) else RE_ERROR)
+            else:
+                x.finish()
+            raise
+
+    cdef object slow(self, Reply x, int st):
+        while True:
+            if st == ST_OK:
+                x.wire = <Connection>x.slot.owner
+                if x.stage == XS_DONE:
+                    return x.settle()
+                x.take_head()
+                break
+            if x.slot == NULL:
+                # A connection is wanted.
+                if st == ST_AGAIN:
+                    x.host = self.pool.host(x.host.key) if x.host.h.folded else x.host
+                    with nogil:
+                        st = self.run(x)
+                    continue
+                if st == ST_MORE:
+                    st = self.wait_turn(x)
+                elif st == ST_NEED_GIL:
+                    st = self.dial(x)
+                elif st == ST_CLOSED:
+                    raise RuntimeError("the transport is closed")
+                else:
+                    raise x.failure(st)
+                continue
+            x.wire = <Connection>x.slot.owner
+            if st == ST_UNSURE:
+                if x.stage == XS_HEAD:
+                    x.fallback_head()
+                else:
+                    x.take_head()
+                    x.fallback_body()
+                break
+            if st == ST_STALE and self.may_begin_again(x):
+                with nogil:
+                    x.give(RE_SERVER_CLOSED, -1, True)
+                    pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
+                    slot_release(x.slot)
+                x.slot = NULL
+                st = ST_AGAIN
+                continue
+            x.resolve(st)
+            with nogil:
+                st = self.resume(x)
+        # The head is there, the body not yet.
+        if x.flags & FLAG_STREAM:
+            if x.stage == XS_DONE:
+                x.content = None
+                x.finish()
+            else:
+                with nogil:
+                    pool_mark_unread(self.pool, &x.holder)
+            return x
+        x.content = x.read_rest(x.max_body)
+        return x
+
+    def may_begin_again(self, Reply x) -> bool:
+        if x.any_sent and not x.flags & FLAG_REPLAY:
+            return False
+        if x.pieces is None:
+            return True
+        if not x.source_body.rewind():
+            return False
+        x.pieces = x.piece = None
+        return True
+
+    # --- a connection --------------------------------------------------------------------------------------------------
+
+    cdef int wait_turn(self, Reply x) except? -99:
+        # At max_conns_per_host: in the queue, first come, first served.
+        cdef Slot* s = NULL
+        cdef int st, state
+        cdef int64_t now = ph_now(), until, began = now
+        cdef bint passed = False
+        cdef int err = 0
+        if x.wake_handle is None:
+            x.wake_handle = current_wake()
+        x.waiter.wake = x.wake_handle.w
+        until = x.limits.pool if x.limits.pool < 0 else now + x.limits.pool
+        x.limit = LIM_POOL
+        if x.deadline >= 0 and (until < 0 or x.deadline < until):
+            until = x.deadline
+            x.limit = LIM_TOTAL
+        x.phase = PH_POOL
+        with nogil:
+            wake_clear(x.waiter.wake)
+            st = pool_checkout(self.pool, &x.host.h, &x.holder, &x.waiter, x.first, now, &s, &x.dead)
+            if st == ST_OK or st == ST_NEED_GIL or st == ST_MORE:
+                x.first = False
+        if st == ST_OK:
+            return self.took(x, s)
+        if st != ST_MORE:
+            return st
+        try:
+            while True:
+                with nogil:
+                    while True:
+                        st = sock_wait(x.waiter.wake.rd, WAIT_READ, until, NULL, &err)
+                        state = pool_waiter_state(self.pool, &x.waiter)
+                        if state != W_QUEUED or st < 0:
+                            break
+                        wake_clear(x.waiter.wake)
+                        state = pool_waiter_state(self.pool, &x.waiter)
+                        if state != W_QUEUED:
+                            break
+                        if x.cancel is not None and x.cancel.is_cancelled():
+                            break
+                if state != W_QUEUED:
+                    break
+                if st == ST_TIMEOUT:
+                    passed = True
+                    break
+                if x.cancel is not None and x.cancel.is_cancelled():
+                    break
+                PyErr_CheckSignals()
+                if st == ST_IO:
+                    raise OSError(err, "waiting for a connection failed")
+        except BaseException:
+            self.forgo(x)
+            raise
+        finally:
+            with nogil:
+                pool_count(self.pool, &x.host.h, &x.host.h.wait_ns, <uint64_t>(ph_now() - began))
+        with nogil:
+            state = pool_leave(self.pool, &x.host.h, &x.waiter)
+        if state == W_CONN:
+            return self.took(x, x.waiter.slot)
+        if state == W_DIAL:
+            return ST_NEED_GIL
+        if state == W_CLOSED:
+            raise gate.cancelled("pool", "the transport was closed", None)
+        if passed:
+            detail = gate.pool_full((ph_now() - began) / 1e9, x.host.key, self.pool.max_per_host, self.pool.holders(x.host))
+            if x.limit == LIM_TOTAL:
+                raise gate.deadline_passed(x.source, "pool", None, detail)
+            raise gate.timed_out(LIM_POOL, "pool", x.limits.pool / 1e9, None, detail)
+        raise gate.cancelled("pool", x.cancel.reason, None)
+
+    def forgo(self, Reply x) -> None:
+        """Leave the queue; what was granted in the last moment goes to the next."""
+        cdef int state
+        with nogil:
+            state = pool_leave(self.pool, &x.host.h, &x.waiter)
+            if state == W_CONN:
+                x.slot = x.waiter.slot
+                x.gave = False
+                x.give(RE_REUSE, x.slot.idle_limit, False)
+                slot_release(x.slot)
+                x.slot = NULL
+            elif state == W_DIAL:
+                pool_dial_failed(self.pool, &x.host.h)
+
+    cdef int took(self, Reply x, Slot* s) except? -99:
+        cdef int64_t now = ph_now()
+        cdef int st
+        x.slot = s
+        x.reused = True
+        x.idle_for = max(0, now - s.idle_since)
+        x.t_pool = now - x.t_start
+        with nogil:
+            st = self.attempt(x, True)
+        return st
+
+    cdef int dial(self, Reply x) except? -99:
+        # On this thread; a connection that is given back meanwhile wins, and the dial left behind is finished by a helper.
+        cdef Slot* s = NULL
+        cdef int st, state
+        cdef int64_t now = ph_now()
+        cdef H1Connection c
+        cdef bint racing = not self.close_each
+        x.t_pool = now - x.t_start
+        try:
+            if x.wake_handle is None:
+                x.wake_handle = current_wake()
+            x.waiter.wake = x.wake_handle.w
+            x.waiter.holder = &x.holder
+            x.waiter.state = 0
+            dial = self.new_dial(x.host.dial_spec, x.limits)
+            if racing:
+                with nogil:
+                    st = pool_race(self.pool, &x.host.h, &x.waiter, now, &s, &x.dead)
+                if st == ST_OK:
+                    with nogil:
+                        pool_dial_failed(self.pool, &x.host.h)
+                    return self.took(x, s)
+        except BaseException:
+            with nogil:
+                pool_dial_failed(self.pool, &x.host.h)
+            raise
+        try:
+            stream = dial.run(x.deadline, lambda: self.woken(x))
+        except BaseException as e:
+            with nogil:
+                state = pool_leave(self.pool, &x.host.h, &x.waiter)
+                pool_dial_failed(self.pool, &x.host.h)
+            if state == W_CONN:
+                if isinstance(e, errors.ConnectError):
+                    return self.took(x, x.waiter.slot)       # the dial failed, but a connection came free
+                x.waiter.state = W_CONN
+                self.forgo(x)
+            if not isinstance(e, Exception) or isinstance(e, errors.Error):
+                raise
+            phase = getattr(e, "phase", None)
+            if phase is None:
+                raise
+            raise gate.deadline_passed(x.source, phase, None) from None
+        with nogil:
+            state = pool_leave(self.pool, &x.host.h, &x.waiter)
+        if stream is None:
+            if state == W_CONN:
+                self.adopt(dial, x.host)
+                return self.took(x, x.waiter.slot)
+            dial.abandon()
+            with nogil:
+                pool_dial_failed(self.pool, &x.host.h)
+            if state == W_CLOSED:
+                raise gate.cancelled("connect", "the transport was closed", None)
+            raise gate.cancelled("connect", x.cancel.reason, None)
+        timings = dial.timings
+        x.t_dns = timings.get("dns", 0)
+        x.t_connect = timings.get("connect", 0)
+        x.t_tls = timings.get("tls", 0)
+        if state == W_CONN:
+            # Both at once: ours serves this request, the other goes to the next.
+            x.waiter.state = W_CONN
+            self.forgo(x)
+        c = H1Connection(stream, dial.info)
+        pool_dialed(self.pool, x.host, c, &x.holder, ph_now(), &x.dead)
+        x.slot = &c.slot
+        x.reused = False
+        x.idle_for = 0
+        with nogil:
+            if x.dead != NULL:
+                bury(x.dead)
+            st = self.attempt(x, False)
+        return st
+
+    def woken(self, Reply x) -> bool:
+        """While dialing: was something granted, or cancelled?"""
+        cdef int state
+        with nogil:
+            state = pool_waiter_state(self.pool, &x.waiter)
+        return state == W_CONN or state == W_CLOSED or (x.cancel is not None and x.cancel.is_cancelled())
+
+    def adopted(self, Host home, Stream stream, object info) -> None:
+        """A dial that lost its race was finished: pooled (`stream`), or counted as failed (None)."""
+        cdef Slot* dead = NULL
+        if stream is None:
+            with nogil:
+                pool_dial_failed(self.pool, &home.h)
+            return
+        pool_dialed(self.pool, home, H1Connection(stream, info), NULL, ph_now(), &dead)
+        with nogil:
+            bury(dead)
+        reap(dead)
+        if self.pool.n_idle and not self.pool.watched:
+            janitor.watch(self.pool)
+
+def gil_releases() -> int:
+    return ph_gil_releases()

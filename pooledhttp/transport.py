@@ -1,0 +1,239 @@
+"""The transport: owns connections, and makes one exchange at a time on each.
+
+Go's `http.Transport` is the model: https://pkg.go.dev/net/http#Transport.
+"""
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from pooledhttp import errors
+from pooledhttp._core import cancel as _cancel
+from pooledhttp._core import runtime
+from pooledhttp._core.limits import Limits
+from pooledhttp._net import tlsconfig
+from pooledhttp._net.dial import Dial, DialSpec
+from pooledhttp._net.resolver import Resolver
+from pooledhttp._pool import pool as _pool
+from pooledhttp._pool.janitor import janitor
+from pooledhttp._pool.stats import PoolStats
+from pooledhttp._trip.reply import Reply
+from pooledhttp._trip.trip import Tripper
+
+if TYPE_CHECKING:
+    import ssl
+
+    from pooledhttp._net.stream import Stream
+
+FLAG_STREAM = 1
+FLAG_REPLAY = 2
+Canceller = _cancel.Canceller
+
+_ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
+_ORPHAN_NS = 30_000_000_000
+
+_make_response: Callable[[Reply, Any], Any] | None = None
+_all: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+def install_response_factory(factory: Callable[[Reply, Any], Any]) -> None:
+    """Say what `round_trip` returns: called with the reply and the request. (Imports go down only: the response is above.)"""
+    global _make_response
+    _make_response = factory
+
+
+def _not_yet(name: str, value: object, default: object) -> None:
+    if value != default:
+        raise NotImplementedError(f"Transport({name}=...) is not there yet")
+
+
+def _at_least(name: str, value: float | None, least: float) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least):
+        raise ValueError(f"{name} must be a number of at least {least:g}, not {value!r}")
+
+
+class Transport(Tripper):
+    """Connections to many hosts, pooled and bounded; safe to share among threads, and made to be.
+
+    For the three `max_*conns*`, 0 is no limit; for `idle_conn_timeout` and `max_conn_lifetime` (seconds), None or 0 is never.
+    `reuse` is "lifo" (most recently used first) or "fifo". `verify` is True (certifi), False, a CA file or directory, or an
+    `ssl.SSLContext`; `cert` a PEM path or (cert, key[, password]). `resolver(host, port)` returns (family, sockaddr) pairs;
+    `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
+    """
+
+    def __new__(cls, *args: object, **kwargs: object) -> Transport:
+        return super().__new__(cls)
+
+    def __init__(self, *, max_idle_conns: int = 200, max_idle_conns_per_host: int = 100, max_conns_per_host: int = 0,
+                 idle_conn_timeout: float | None = 90.0, max_conn_lifetime: float | None = None, disable_keep_alives: bool = False,
+                 disable_compression: bool = False, reuse: str = "lifo", verify: bool | str | os.PathLike[str] | ssl.SSLContext = True,
+                 cert: str | tuple[str, ...] | None = None, server_hostname: str | None = None, fingerprint: str | None = None, http2: bool | str = True,
+                 proxy: str | None = "env", proxy_headers: object = None, uds: str | None = None, local_address: str | tuple[str, int] | None = None,
+                 resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float = 0.3,
+                 connect_filter: Callable[[str, int], bool] | None = None, socket_options: Iterable[tuple[int, int, int | bytes]] | None = None,
+                 tcp_keepalive: float | None = 15.0, expect_continue_timeout: float = 1.0, max_response_header_bytes: int = 1 << 20,
+                 retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
+                 trace: object = None) -> None:
+        for name, value in (("max_idle_conns", max_idle_conns), ("max_idle_conns_per_host", max_idle_conns_per_host),
+                            ("max_conns_per_host", max_conns_per_host), ("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime),
+                            ("dns_cache_ttl", dns_cache_ttl), ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive)):
+            _at_least(name, value, 0)
+        _at_least("max_response_header_bytes", max_response_header_bytes, 1)
+        if reuse not in ("lifo", "fifo"):
+            raise ValueError(f'reuse must be "lifo" or "fifo", not {reuse!r}')
+        _not_yet("fingerprint", fingerprint, None)
+        _not_yet("proxy_headers", proxy_headers, None)
+        _not_yet("trace", trace, None)
+        _not_yet("disable_compression", disable_compression, False)
+        if http2 not in (True, False):
+            _not_yet("http2", http2, True)
+        if proxy is not None:
+            _not_yet("proxy", proxy, "env")
+        pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
+                          idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
+        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives)
+        self._resolver = Resolver(resolver, ttl=0.0 if disable_keep_alives else dns_cache_ttl)
+        self._tls = tlsconfig.settings(verify, cert)
+        self._server_hostname, self._uds = server_hostname, uds
+        self._dialing: dict[str, Any] = {
+            "local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay, "connect_filter": connect_filter,
+            "socket_options": tuple(socket_options or ()), "tcp_keepalive": tcp_keepalive, "resolver": self._resolver}
+        self._orphans: dict[str, int] = {}
+        self._orphans_lock = threading.Lock()
+        _all.add(self)
+
+    # --- dialing, asked for by the compiled part --------------------------------------------------------------------------
+
+    def dial_spec(self, key: str, host: str, port: int) -> DialSpec:
+        """Where and how to dial for the pool key `key`; made once a key."""
+        tls = None
+        if key.startswith("https:"):
+            tls = self._tls
+        return DialSpec(host=host, port=port, tls=tls, server_hostname=self._server_hostname, uds=self._uds, **self._dialing)
+
+    def new_dial(self, spec: DialSpec, limits: Limits) -> Dial:
+        """A dial that was not begun yet."""
+        return Dial(spec, limits.connect, limits.tls)
+
+    def adopt(self, dial: Dial, home: _pool.Host) -> None:
+        """`dial` lost its race: a helper thread finishes it, and pools what comes of it."""
+        with self._orphans_lock:
+            n = self._orphans.get(home.key, 0)
+            if n < _ORPHANS_PER_HOST:
+                self._orphans[home.key] = n + 1
+        if n < _ORPHANS_PER_HOST:
+            try:
+                threading.Thread(target=self._finish_dial, args=(dial, home), name="pooledhttp-dial", daemon=True).start()
+                return
+            except RuntimeError:
+                # The interpreter is ending and takes no new threads.
+                self._end_orphan(home)
+        dial.abandon()
+        self.adopted(home, None, ())
+
+    def _finish_dial(self, dial: Dial, home: _pool.Host) -> None:
+        stream: Stream | None = None
+        try:
+            stream = dial.run(time.monotonic_ns() + _ORPHAN_NS, None)
+        except Exception:  # noqa: BLE001 - nobody waits for this dial: that it failed is counted, the next request will say why
+            stream = None
+        finally:
+            self._end_orphan(home)
+            self.adopted(home, stream, dial.info if stream is not None else ())
+
+    def _end_orphan(self, home: _pool.Host) -> None:
+        with self._orphans_lock:
+            n = self._orphans.pop(home.key) - 1
+            if n:
+                self._orphans[home.key] = n
+
+    # --- what users call --------------------------------------------------------------------------------------------------
+
+    def round_trip(self, request: Any, *, timeout: Any = None, context: Any = None) -> Any:
+        """One exchange: the response, its body unread. Follows nothing, retries only what was stale (RFC 9110 section 9.2.2).
+
+        The seam for custom transports: anything with this method is one.
+        """
+        if _make_response is None:
+            raise RuntimeError("import pooledhttp first: the response class is not installed")
+        if context is not None:
+            raise NotImplementedError("contexts are not there yet")
+        parts = request._wire(timeout)
+        try:
+            reply = self.exchange(*parts)
+        except errors.Error as e:
+            if e.request is None:
+                e.request = request
+            raise
+        return _make_response(reply, request)
+
+    def close_idle_connections(self) -> None:
+        """Close what is idle now, and what is given back until the next request."""
+        self.pool.close_idle()
+        janitor.nudge()
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Close what is idle, and take no further request. What is in flight may finish; `cancel=True` ends it (`Cancelled`)."""
+        self.pool.close(cancel)
+        janitor.nudge()
+
+    @property
+    def closed(self) -> bool:
+        """True once `close()` was called."""
+        return self.pool.is_closed
+
+    def stats(self) -> PoolStats:
+        """The pool's counts now: always `opened == open + sum(closed.values())`."""
+        return self.pool.stats()
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        s = self.stats()
+        return f"<Transport open={s.open} idle={s.idle}{' closed' if self.closed else ''}>"
+
+
+_default: Transport | None = None
+_default_lock = threading.Lock()
+
+
+def default_transport() -> Transport:
+    """The process's shared transport, made on first use."""
+    global _default
+    transport = _default
+    if transport is None:
+        with _default_lock:
+            if _default is None:
+                _default = Transport()
+            transport = _default
+    return transport
+
+
+def live() -> dict[str, int]:
+    """Live objects of the compiled floors, for the tests' teardown."""
+    return {**runtime.live(), **_pool.live()}
+
+
+def _after_fork_in_child() -> None:
+    # The parent's connections are not ours: our copies of the descriptors are closed without a word on the wire.
+    global _default_lock
+    _default_lock = threading.Lock()
+    runtime.forget_threads()
+    janitor.reset_after_fork()
+    tlsconfig.reset_after_fork()
+    for transport in list(_all):
+        transport._orphans = {}
+        transport._orphans_lock = threading.Lock()
+        transport._resolver.reset_after_fork()
+        transport.pool.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
