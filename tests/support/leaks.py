@@ -37,10 +37,10 @@ def _threads() -> dict[int, str]:
 
 
 def _counts() -> dict[str, int]:
-    """`live()` of every part of the package that has one and is imported."""
+    """`live()` of every compiled module that has one and is imported."""
     out = {}
     for name, module in sorted(sys.modules.items()):
-        if name.startswith("pooledhttp.") and hasattr(module, "live"):
+        if name.startswith("pooledhttp._") and hasattr(module, "live"):
             out.update({f"{name}: {what}": n for what, n in module.live().items()})
     return out
 
