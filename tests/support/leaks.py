@@ -69,10 +69,10 @@ def _left(before: Snapshot) -> list[str]:
     return out
 
 
-def check(before: Snapshot) -> list[str]:
-    """What is there beyond `before` and does not go within PATIENCE; a line each."""
+def check(before: Snapshot, patience: float | None = None) -> list[str]:
+    """What is there beyond `before` and does not go within `patience` seconds (PATIENCE); a line each."""
     _close_idle()
-    until, collected, pause = time.monotonic() + PATIENCE, False, 0.001
+    until, collected, pause = time.monotonic() + (PATIENCE if patience is None else patience), False, 0.001
     while left := _left(before):
         if time.monotonic() > until:
             return left
