@@ -37,7 +37,7 @@ def resolve(host: str, port: int) -> list[tuple[int, Any]]:
 client = pooledhttp.Client(timeout=5.0, transport=pooledhttp.Transport(
     verify=ssl.create_default_context(cafile=options.ca),          # `verify=options.ca` would do, and load it at the first request
     resolver=resolve, disable_keep_alives=options.disable_keep_alives))
-workers = ThreadPoolExecutor(64, thread_name_prefix="worker")
+workers = ThreadPoolExecutor(32, thread_name_prefix="worker")
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
