@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +35,9 @@ def resolve(host: str, port: int) -> list[tuple[int, Any]]:
 
 
 client = pooledhttp.Client(timeout=5.0, transport=pooledhttp.Transport(
-    verify=options.ca, resolver=resolve, disable_keep_alives=options.disable_keep_alives))
-workers = ThreadPoolExecutor(64, thread_name_prefix="worker")
+    verify=ssl.create_default_context(cafile=options.ca),          # `verify=options.ca` would do, and load it at the first request
+    resolver=resolve, disable_keep_alives=options.disable_keep_alives))
+workers = ThreadPoolExecutor(32, thread_name_prefix="worker")
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
