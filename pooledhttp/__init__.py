@@ -1,0 +1,71 @@
+"""Go's net/http client, for threaded Python: a compiled, pooled, synchronous HTTP client with hard deadlines."""
+from typing import Any as _Any
+
+from pooledhttp._version import __version__
+from pooledhttp.api import default_client, delete, features, get, head, options, patch, post, put, request, stream
+from pooledhttp.auth import BasicAuth, BearerAuth
+from pooledhttp.client import Client
+from pooledhttp.conninfo import ConnInfo
+from pooledhttp.errors import (
+    Cancelled,
+    CertificateError,
+    ConnectError,
+    ConnectRefusedByFilter,
+    ConnectTimeout,
+    DeadlineExceeded,
+    DecodingError,
+    DNSError,
+    Error,
+    HTTPStatusError,
+    InvalidURL,
+    LocalProtocolError,
+    NetworkError,
+    PoolTimeout,
+    ProtocolError,
+    ProxyError,
+    ReadError,
+    ReadTimeout,
+    RemoteProtocolError,
+    RequestError,
+    ResponseHeaderTimeout,
+    ResponseTooLarge,
+    StaleConnectionError,
+    StreamClosed,
+    StreamConsumed,
+    StreamError,
+    TimeoutException,
+    TLSError,
+    TLSHandshakeTimeout,
+    TooManyRedirects,
+    TransportError,
+    UnsupportedProtocol,
+    WriteError,
+    WriteTimeout,
+)
+from pooledhttp.headers import Headers
+from pooledhttp.mock import MockTransport
+from pooledhttp.request import Request
+from pooledhttp.response import Response
+from pooledhttp.timeout import Timeout
+from pooledhttp.transport import PoolStats, Transport, default_transport
+from pooledhttp.url import URL
+
+__all__ = [
+    "URL", "BasicAuth", "BearerAuth", "Cancelled", "CertificateError", "Client", "ConnInfo", "ConnectError", "ConnectRefusedByFilter",
+    "ConnectTimeout", "DNSError", "DeadlineExceeded", "DecodingError", "Error", "HTTPStatusError", "Headers", "InvalidURL",
+    "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
+    "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
+    "ResponseHeaderTimeout", "ResponseTooLarge",
+    "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",
+    "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WriteError", "WriteTimeout",
+    "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post", "put",
+    "request", "stream",
+]
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "JSONDecodeError":       # made when first needed: its base is in json
+        from pooledhttp import errors
+
+        return errors.JSONDecodeError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
 from pooledhttp._core import runtime
 from pooledhttp._core.limits import Limits
+from pooledhttp._net import tlsconfig
 from pooledhttp._net.dial import Dial, DialSpec
 from pooledhttp._net.resolver import Resolver
 from pooledhttp._pool import pool as _pool
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import ssl
 
     from pooledhttp._net.stream import Stream
-    from pooledhttp._net.tlsconfig import TlsSettings
 
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
@@ -97,11 +97,11 @@ class Transport(Tripper):
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
         super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives)
         self._resolver = Resolver(resolver, ttl=0.0 if disable_keep_alives else dns_cache_ttl)
-        self._verify, self._cert, self._server_hostname, self._uds = verify, cert, server_hostname, uds
+        self._tls = tlsconfig.settings(verify, cert)
+        self._server_hostname, self._uds = server_hostname, uds
         self._dialing: dict[str, Any] = {
             "local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay, "connect_filter": connect_filter,
             "socket_options": tuple(socket_options or ()), "tcp_keepalive": tcp_keepalive, "resolver": self._resolver}
-        self._tls: TlsSettings | None = None
         self._orphans: dict[str, int] = {}
         self._orphans_lock = threading.Lock()
         _all.add(self)
@@ -112,10 +112,6 @@ class Transport(Tripper):
         """Where and how to dial for the pool key `key`; made once a key."""
         tls = None
         if key.startswith("https:"):
-            if self._tls is None:
-                from pooledhttp._net.tlsconfig import TlsSettings
-
-                self._tls = TlsSettings(verify=self._verify, cert=self._cert)
             tls = self._tls
         return DialSpec(host=host, port=port, tls=tls, server_hostname=self._server_hostname, uds=self._uds, **self._dialing)
 
@@ -232,6 +228,7 @@ def _after_fork_in_child() -> None:
     _default_lock = threading.Lock()
     runtime.forget_threads()
     janitor.reset_after_fork()
+    tlsconfig.reset_after_fork()
     for transport in list(_all):
         transport._orphans = {}
         transport._orphans_lock = threading.Lock()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pooledhttp import errors
 from pooledhttp._core.runtime import current_wake
-from pooledhttp._net.resolver import Address, Lookup, Resolver
+from pooledhttp._net.resolver import Address, Lookup, Resolver, literal
 from pooledhttp._net.tcp import TcpStream
 
 if TYPE_CHECKING:
@@ -78,6 +78,16 @@ class DialSpec:
     connect_filter: Callable[[str, int], bool] | None = None
     resolver: Resolver = field(default_factory=Resolver)
     fresh_dns: bool = False
+
+    def __post_init__(self) -> None:
+        if self.local_address is not None and literal(self.local_ip, 0) is None:
+            raise ValueError(f"local_address is no IP address: {self.local_address!r}")
+
+    @property
+    def local_ip(self) -> str:
+        """Of `local_address`; "" without one."""
+        local = self.local_address
+        return local[0] if isinstance(local, tuple) else local or ""
 
     @property
     def where(self) -> str:
@@ -245,12 +255,11 @@ class Dial:
                 raise errors.ConnectRefusedByFilter(
                     f"connect_filter refused {spec.where}: {', '.join(show(a[1]) for a in refused)}", phase="connect")
         if spec.local_address is not None:
-            local = spec.local_address if isinstance(spec.local_address, str) else spec.local_address[0]
-            family = socket.AF_INET6 if ":" in local else socket.AF_INET
+            family = socket.AF_INET6 if ":" in spec.local_ip else socket.AF_INET
             same = [a for a in addresses if a[0] == family]
             if not same:
                 raise errors.ConnectError(
-                    f"cannot connect to {spec.where} from {local}: it has no address of that family: "
+                    f"cannot connect to {spec.where} from {spec.local_ip}: it has no address of that family: "
                     f"{', '.join(show(a[1]) for a in addresses)}", phase="connect")
             addresses = same
         return addresses
@@ -295,10 +304,10 @@ class Dial:
             sock.setblocking(False)
             self._set_options(sock, family)
             if spec.local_address is not None and family != socket.AF_UNIX:
-                sock.bind((spec.local_address, 0) if isinstance(spec.local_address, str) else spec.local_address)
+                sock.bind(spec.local_address if isinstance(spec.local_address, tuple) else (spec.local_address, 0))
             failed = sock.connect_ex(address)
         except (OSError, ValueError, TypeError, OverflowError) as exc:
-            # Of the options, the local address, or an address that a user's resolver made up.
+            # Of the options or the local address.
             if sock is not None:
                 sock.close()
             self._failed.append(f"{show(address)}: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}")

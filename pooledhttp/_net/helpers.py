@@ -5,6 +5,7 @@ hangs cannot take the threads of the others.
 """
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -44,6 +45,9 @@ class Helpers:
 
         Raises RuntimeError where no thread can be started (the interpreter is exiting, or the system has none left).
         """
+        if sys.is_finalizing():
+            # Before 3.12 the start would wait for ever for a thread that never runs.
+            raise RuntimeError("the interpreter is exiting")
         with self._lock:
             if not self.has_room(key):
                 self._queue.append((key, job))

@@ -88,6 +88,17 @@ def _system(host: str, port: int) -> list[Address]:
     return [(family, sockaddr) for family, _, _, _, sockaddr in found if family in (socket.AF_INET, socket.AF_INET6)]
 
 
+def _check(family: int, sockaddr: Any) -> None:
+    """Refuse what a user's callable should not say: a name in a sockaddr would be looked up by connect(), past any deadline."""
+    try:
+        ip, port = sockaddr[:2]
+        socket.inet_pton(family, ip.partition("%")[0])
+        if not isinstance(sockaddr, tuple) or not isinstance(port, int) or not 0 < port < 65536:
+            raise ValueError("no tuple with a port")
+    except (OSError, ValueError, TypeError, AttributeError) as exc:
+        raise ValueError(f"{(family, sockaddr)!r} is no (family, sockaddr) of an IP address") from exc
+
+
 class Resolver:
     """Lookups for any number of threads.
 
@@ -159,6 +170,7 @@ class Resolver:
         host = lookup.host
         try:
             for family, sockaddr in self._ask(host, lookup.port):
+                _check(family, sockaddr)
                 if (family, sockaddr) not in found:
                     found.append((family, sockaddr))
             if not found:

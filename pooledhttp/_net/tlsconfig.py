@@ -318,7 +318,7 @@ def tls_error(exc: BaseException, where: str, first: bytes = b"") -> errors.TLSE
     elif first and not 20 <= first[0] <= 24:
         text = f"it does not speak TLS on this port: it sent {first!r}"
     elif isinstance(exc, ssl.SSLError):
-        text = _HINTS.get(exc.reason or "", "")
+        text = _HINTS.get(getattr(exc, "reason", None) or "", "")    # ours have no such attribute
         text = f"{text} ({_reason(exc)})" if text else _reason(exc)
     elif isinstance(exc, OSError):
         text = f"the connection broke during the handshake: {_reason(exc)}"

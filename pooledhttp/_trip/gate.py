@@ -82,6 +82,14 @@ def tls_failed(exc: BaseException | None, phase: str, conn: ConnInfo | None) -> 
     return err
 
 
+def tls_cut(phase: str, conn: ConnInfo | None) -> errors.TransportError:
+    """TLS ended without close_notify (RFC 8446 section 6.1): whoever cut the connection may have cut the body."""
+    what = "the connection was cut without TLS's close_notify"
+    if phase == "body":
+        return errors.RemoteProtocolError(f"the response's body was truncated: {what}", phase=phase, conn=conn)
+    return errors.ReadError(f"{what} while {_DOING[phase]}", phase=phase, conn=conn)
+
+
 def stale(cause: str, conn: ConnInfo | None, why: str) -> errors.StaleConnectionError:
     """A reused connection died before the first byte, and the request may not go again."""
     return errors.StaleConnectionError(f"the reused connection died before the answer ({cause}); not sent again: {why}", phase="headers", conn=conn)

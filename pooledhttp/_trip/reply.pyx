@@ -331,6 +331,8 @@ cdef class Reply(Exchange):
         if st == ST_IO:
             return gate.io_failed(self.wire.stream.err, phase, conn)
         if st == ST_TLS:
+            if self.wire.stream.cut:
+                return gate.tls_cut(phase, conn)
             return gate.tls_failed(self.wire.stream.exc, phase, conn)
         if st == ST_NOMEM:
             return MemoryError()

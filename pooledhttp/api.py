@@ -1,0 +1,86 @@
+"""The process-wide client, and the functions that work on it."""
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from typing import TYPE_CHECKING
+
+from pooledhttp._version import __version__
+from pooledhttp.client import Client, StreamContext
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from pooledhttp.client import Options, StreamOptions
+    from pooledhttp.response import Response
+
+_default: Client | None = None
+_lock = allocate_lock()
+
+
+def default_client() -> Client:
+    """The process's shared client, made on first use, and anew in a forked child. Not to be closed."""
+    global _default
+    client = _default
+    if client is None or client.closed:
+        with _lock:
+            client = _default
+            if client is None or client.closed:
+                _default = client = Client()
+    return client
+
+
+def _after_fork_in_child() -> None:
+    global _default, _lock
+    _default = None
+    _lock = allocate_lock()          # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def get(url: str, **options: Unpack[Options]) -> Response:
+    return default_client().get(url, **options)
+
+
+def head(url: str, **options: Unpack[Options]) -> Response:
+    return default_client().head(url, **options)
+
+
+def options(url: str, **options: Unpack[Options]) -> Response:
+    return default_client().options(url, **options)
+
+
+def post(url: str, **options: Unpack[Options]) -> Response:
+    return default_client().post(url, **options)
+
+
+def put(url: str, **options: Unpack[Options]) -> Response:
+    return default_client().put(url, **options)
+
+
+def patch(url: str, **options: Unpack[Options]) -> Response:
+    return default_client().patch(url, **options)
+
+
+def delete(url: str, **options: Unpack[Options]) -> Response:
+    return default_client().delete(url, **options)
+
+
+def request(method: str, url: str, **options: Unpack[Options]) -> Response:
+    """Send a request by the process-wide client; see `Client.request`."""
+    return default_client().request(method, url, **options)
+
+
+def stream(method: str, url: str, **options: Unpack[StreamOptions]) -> StreamContext:
+    """A context manager: the response with its body unread; see `Client.stream`."""
+    return default_client().stream(method, url, **options)
+
+
+def features() -> dict[str, str | bool]:
+    """The optional parts that this build has: the version of what does it, or False."""
+    import ssl
+    from importlib.metadata import version
+
+    return {"pooledhttp": __version__, "tls": " ".join(ssl.OPENSSL_VERSION.split()[:2]), "h11": version("h11"), "idna": version("idna"),
+            "certifi": version("certifi"), "http2": False, "gzip": False, "brotli": False, "zstd": False}

@@ -1,0 +1,86 @@
+"""Authentication that needs no second exchange: a header is added to the request."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from pooledhttp.request import Request
+
+AuthTypes: TypeAlias = "Auth | tuple[str, str] | Callable[[Request], Request] | None"
+
+
+class Auth:
+    """What may be given as `auth`: called with a request, it returns the request to send."""
+
+    def __call__(self, request: Request) -> Request:
+        raise NotImplementedError
+
+
+class HeaderAuth(Auth):
+    """Sets `Authorization` to the same value for every request."""
+
+    __slots__ = ("header",)
+
+    def __init__(self, header: str) -> None:
+        self.header = header
+
+    def __call__(self, request: Request) -> Request:
+        request.headers["Authorization"] = self.header
+        return request
+
+    def __eq__(self, other: object) -> bool:
+        return self.header == other.header if isinstance(other, HeaderAuth) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.header)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}([secure])"
+
+
+class BasicAuth(HeaderAuth):
+    """RFC 7617: user and password in UTF-8. The user may not hold a colon (section 2): ValueError."""
+
+    __slots__ = ()
+
+    def __init__(self, user: str | bytes, password: str | bytes = "") -> None:
+        from binascii import b2a_base64
+
+        name = user.encode("utf-8") if isinstance(user, str) else user
+        secret = password.encode("utf-8") if isinstance(password, str) else password
+        if b":" in name:
+            raise ValueError("a user name for basic authentication may not hold a colon")
+        super().__init__("Basic " + b2a_base64(name + b":" + secret, newline=False).decode("ascii"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (BasicAuth, self.header)
+
+
+class BearerAuth(HeaderAuth):
+    """RFC 6750 section 2.1."""
+
+    __slots__ = ()
+
+    def __init__(self, token: str) -> None:
+        super().__init__("Bearer " + token)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (BearerAuth, self.header)
+
+
+def _rebuild(cls: type[HeaderAuth], header: str) -> HeaderAuth:
+    auth = cls.__new__(cls)
+    auth.header = header
+    return auth
+
+
+def as_auth(auth: AuthTypes) -> Callable[[Request], Request] | None:
+    """What was given as `auth`, as something to call; TypeError for anything else."""
+    if auth is None or callable(auth):
+        return auth
+    if isinstance(auth, (tuple, list)) and len(auth) == 2:
+        return BasicAuth(*auth)
+    raise TypeError(f"auth is (user, password), an Auth or a callable (request) -> request, not {type(auth).__name__}")

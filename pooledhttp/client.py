@@ -1,0 +1,492 @@
+"""The client: defaults over a transport. Safe to share among any number of threads."""
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from pooledhttp._version import __version__
+from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
+from pooledhttp.errors import Error, InvalidURL
+from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
+from pooledhttp.request import Request, not_yet
+from pooledhttp.response import Response
+from pooledhttp.timeout import Timeout, TimeoutTypes
+from pooledhttp.transport import FLAG_STREAM, Canceller, Transport, default_transport
+from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Executor
+    from typing import TypedDict
+
+    from typing_extensions import Unpack
+
+    from pooledhttp._core.limits import Limits
+
+    class BuildOptions(TypedDict, total=False):
+        params: Params | None
+        headers: HeaderTypes
+        cookies: None
+        content: Any
+        data: Any
+        files: None
+        json: Any
+
+    class _SendOptions(TypedDict, total=False):
+        auth: AuthTypes
+        timeout: TimeoutTypes
+        context: None
+        follow_redirects: bool
+        max_response_bytes: int | None
+        retries: int | None
+
+    class SendOptions(_SendOptions, total=False):
+        stream: bool
+
+    class StreamOptions(BuildOptions, _SendOptions, total=False):
+        pass
+
+    class Options(StreamOptions, total=False):
+        stream: bool
+
+_MEMO_SIZE = 1024
+_BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
+_KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
+_GIVEN: Any = object()          # not given
+_DEFAULT_TIMEOUT = Timeout()
+_DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
+# Where else the option is, for those who come from another client.
+_ELSEWHERE = {"allow_redirects": "it is follow_redirects here", "verify": "it is the transport's: Client(verify=...)",
+              "cert": "it is the transport's: Client(cert=...)", "proxies": "it is the transport's: Client(proxy=...)",
+              "proxy": "it is the transport's: Client(proxy=...)"}
+
+new_response = Response.__new__
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """TypeError for an option that no request has."""
+    for name in options:
+        if name not in _KNOWN:
+            hint = f" ({_ELSEWHERE[name]})" if name in _ELSEWHERE else ""
+            raise TypeError(f"a request has no option {name!r}{hint}")
+
+
+def _refuse_what_is_not_there(**given: Any) -> None:
+    for name, value in given.items():
+        if value:
+            raise not_yet(f"{name}=")
+
+
+def _defaults(headers: HeaderTypes) -> Headers:
+    if headers is None:
+        return Headers(_DEFAULT_HEADERS)
+    given, dropped = without_none(headers)
+    return merge(_DEFAULT_HEADERS, Headers(given), dropped)
+
+
+def _check_limit(limit: int | None) -> int:
+    if limit is None:
+        return -1
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise ValueError(f"max_response_bytes is a number of bytes or None, not {limit!r}")
+    return limit
+
+
+class Client:
+    """Requests with defaults, over a transport; meant to be made once, and shared by all threads.
+
+    `transport`: anything with `round_trip`; further keyword arguments make a private `Transport`; with neither it is the shared
+    `default_transport()`. `base_url` stands before URLs without a scheme. `headers` and `params` are every request's defaults; a request's
+    own replace them by name. `timeout` as for `Timeout.of`. `event_hooks={"request": [f], "response": [f]}`. `raise_for_status=True`
+    calls it on every response. `max_response_bytes` bounds each body. Redirects, cookies and retries are not there yet.
+    """
+
+    def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
+                 cookies: None = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
+                 follow_redirects: bool | None = None, max_redirects: int = 10, retries: int | None = None,
+                 event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: None = None, trust_env: bool = True,
+                 raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
+                 **transport_options: Any) -> None:
+        _refuse_what_is_not_there(follow_redirects=follow_redirects, retries=retries, mounts=mounts, cookies=cookies,
+                                  max_redirects=max_redirects != 10)
+        if transport is not None:
+            if transport_options:
+                raise TypeError(f"transport= and its options ({', '.join(transport_options)}) exclude each other")
+            if not callable(getattr(transport, "round_trip", None)):
+                raise TypeError(f"a transport has a method round_trip, and {type(transport).__name__} has none")
+        self._base = ""
+        if base_url:
+            base = URL(base_url)
+            if base.query or base.fragment:
+                raise InvalidURL("base_url has neither a query nor a fragment: give params=")
+            self._base = str(base)
+        self._params = None if params is None else params if isinstance(params, (str, bytes)) else flatten(params)
+        self._auth = as_auth(auth)
+        self._limit = _check_limit(max_response_bytes)
+        self._raise = raise_for_status
+        codecs.lookup(default_encoding)
+        self._default_encoding = default_encoding
+        self._hooks: dict[str, list[Callable[[Any], Any]]] | None = None
+        # GETs by their URL as given, ready to send: what a plain get() needs. Emptied whenever a default changes.
+        self._memo: dict[str, tuple[Any, ...]] = {}
+        self._headers = _defaults(headers)
+        self._headers.drop_on_change(self._memo)
+        self._set_timeout(timeout)
+        if event_hooks:
+            self._set_hooks(event_hooks)
+        self._private = bool(transport_options)
+        self._closed = False
+        if transport is None:
+            transport = Transport(**transport_options) if transport_options else default_transport()
+        self.transport = transport
+        # A subclass's own round_trip is what it wants called.
+        own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
+        self._exchange: Any = transport.exchange if own else None
+
+    # --- defaults -------------------------------------------------------------------------------------------------------
+
+    @property
+    def headers(self) -> Headers:
+        """Every request's default header fields."""
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: HeaderTypes) -> None:
+        self._headers = _defaults(headers)
+        self._forget()
+
+    @property
+    def timeout(self) -> Timeout:
+        """The limits of requests that bring none of their own."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, timeout: TimeoutTypes) -> None:
+        self._set_timeout(timeout)
+
+    def _set_timeout(self, timeout: TimeoutTypes) -> None:
+        self._timeout = Timeout.of(timeout)
+        # One attribute: a request on another thread sees both or neither.
+        limits = self._timeout.limits
+        self._timing = (limits, limits.total, "client")
+
+    @property
+    def auth(self) -> Any:
+        """What every request without an `auth` of its own is called with."""
+        return self._auth
+
+    @auth.setter
+    def auth(self, auth: AuthTypes) -> None:
+        self._auth = as_auth(auth)
+        self._forget()
+
+    @property
+    def event_hooks(self) -> dict[str, list[Callable[[Any], Any]]]:
+        """{"request": [f(request)], "response": [f(response)]}; the lists may be changed."""
+        if self._hooks is None:
+            self._set_hooks({})
+        assert self._hooks is not None
+        return self._hooks
+
+    @event_hooks.setter
+    def event_hooks(self, hooks: Mapping[str, Iterable[Callable[[Any], Any]]]) -> None:
+        self._set_hooks(hooks)
+
+    def _set_hooks(self, hooks: Mapping[str, Iterable[Callable[[Any], Any]]]) -> None:
+        unknown = set(hooks) - {"request", "response"}
+        if unknown:
+            raise ValueError(f"event_hooks has 'request' and 'response', not {', '.join(map(repr, sorted(unknown)))}")
+        self._hooks = {"request": list(hooks.get("request", ())), "response": list(hooks.get("response", ()))}
+        self._forget()
+
+    def _forget(self) -> None:
+        # A new dict: a thread that is just learning a URL puts it into the old one.
+        memo: dict[str, tuple[Any, ...]] = {}
+        self._headers.drop_on_change(memo)
+        self._memo = memo
+
+    # --- requests -------------------------------------------------------------------------------------------------------
+
+    def get(self, url: str, **options: Unpack[Options]) -> Response:
+        if not options:
+            wire = self._memo.get(url) or self._learn(url)
+            if wire is not None:
+                return self._again(wire, self._timing)
+        elif len(options) == 1 and "timeout" in options:
+            wire = self._memo.get(url) or self._learn(url)
+            if wire is not None:
+                limits = Timeout.of(options["timeout"]).limits
+                return self._again(wire, (limits, limits.total, "request"))
+        return self._request("GET", url, options)
+
+    def head(self, url: str, **options: Unpack[Options]) -> Response:
+        return self._request("HEAD", url, options)
+
+    def options(self, url: str, **options: Unpack[Options]) -> Response:
+        return self._request("OPTIONS", url, options)
+
+    def delete(self, url: str, **options: Unpack[Options]) -> Response:
+        return self._request("DELETE", url, options)
+
+    def post(self, url: str, **options: Unpack[Options]) -> Response:
+        return self._request("POST", url, options)
+
+    def put(self, url: str, **options: Unpack[Options]) -> Response:
+        return self._request("PUT", url, options)
+
+    def patch(self, url: str, **options: Unpack[Options]) -> Response:
+        return self._request("PATCH", url, options)
+
+    def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
+        """Send a request and return its response, the body in memory unless `stream=True`.
+
+        Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes. With `stream=True` the caller
+        owns the response and must close it.
+        """
+        return self._request(method, url, options)
+
+    def stream(self, method: str, url: str, **options: Unpack[StreamOptions]) -> StreamContext:
+        """A context manager: the response with its body unread, closed when the block is left."""
+        return StreamContext(self, method, url, options)
+
+    def build_request(self, method: str, url: str, **options: Unpack[BuildOptions]) -> Request:
+        """A request with this client's defaults, for `send`."""
+        check_options(options)
+        request, rest = self._build(method, url, options)
+        if rest:
+            raise TypeError(f"{next(iter(rest))!r} is an option of send, not of build_request")
+        return request
+
+    def send(self, request: Request, **options: Unpack[SendOptions]) -> Response:
+        """Send a request. One that `build_request` did not make is completed with the default headers; yours is not changed."""
+        given: dict[str, Any] = dict(options)
+        for name in given:
+            if name in _BUILD:
+                raise TypeError(f"{name!r} is an option of build_request, not of send")
+        return self._send(self._completed(request), given, None)
+
+    def map(self, requests: Iterable[Any], *, workers: int | None = None, executor: Executor | None = None, ordered: bool = True,
+            return_exceptions: bool = False, progress: Any = None, **options: Unpack[Options]) -> Iterator[Any]:
+        """Responses to many requests, in order, or with `ordered=False` as they come.
+
+        `requests`: URLs, `Request`s or (method, url) pairs, perhaps endless: at most 2 * workers are taken ahead. `workers` threads do it
+        (default min(32, cpus * 4 + 4)), or `executor`. A failure is raised at its turn, or yielded with `return_exceptions=True`; the
+        exception carries `.request`. Leaving the loop early cancels what is in flight. `progress`: True for a bar (tqdm or rich), or
+        called with (done, total or None).
+        """
+        from pooledhttp.fanout import fan_out
+
+        check_options(options)
+        _refuse_what_is_not_there(context=options.get("context"))
+        return fan_out(self, requests, workers=workers, executor=executor, ordered=ordered, return_exceptions=return_exceptions,
+                       progress=progress, options=dict(options))
+
+    def as_completed(self, requests: Iterable[Any], **options: Any) -> Iterator[Any]:
+        """`map` with `ordered=False`."""
+        return self.map(requests, ordered=False, **options)
+
+    # --- the fast lane: a plain get() of a URL seen before ----------------------------------------------------------------
+
+    def _learn(self, url: str) -> tuple[Any, ...] | None:
+        """What a plain GET of `url` needs, kept for the next one; None where each request must be made by itself."""
+        memo = self._memo                    # first: whoever changes what is read below replaces it afterwards
+        auth = self._auth
+        if self._closed or self._exchange is None or self._hooks is not None or not (auth is None or isinstance(auth, HeaderAuth)):
+            return None
+        headers = self._headers
+        version = headers.version
+        request, _ = self._build("GET", url, {})
+        if auth is not None:
+            request = auth(request)
+        wire = tuple(request.wire())         # a plain tuple is the fastest to take apart
+        if len(memo) >= _MEMO_SIZE:
+            memo.clear()
+        memo[url] = wire
+        if headers.version != version:
+            memo.pop(url, None)              # changed while we built: this one is sent, and not kept
+        return wire
+
+    def _again(self, wire: tuple[Any, ...], timing: tuple[Limits, int, str]) -> Response:
+        key, host, port, method, target, authority, fields, _, flags, _ = wire
+        limits, total, source = timing
+        try:
+            reply = self._exchange(key, host, port, method, target, authority, fields, None, limits,
+                                   -1 if total < 0 else monotonic_ns() + total, source, flags, self._limit, None)
+        except Error as e:
+            if e.request is None:
+                e.request = Request.from_wire(wire)
+            raise
+        response = new_response(Response)
+        response.status_code = reply.status
+        response.content = reply.content
+        response.default_encoding = self._default_encoding
+        response._reply = reply
+        response._made = wire
+        return response.raise_for_status() if self._raise else response
+
+    # --- the whole way ----------------------------------------------------------------------------------------------------
+
+    def _request(self, method: str, url: str, options: Mapping[str, Any], cancel: Canceller | None = None) -> Response:
+        if options:
+            check_options(options)
+        request, rest = self._build(method, url, options)
+        return self._send(request, rest, cancel)
+
+    def _build(self, method: str, url: str, options: Mapping[str, Any]) -> tuple[Request, dict[str, Any]]:
+        """The request with this client's defaults, and the options that are for sending it."""
+        rest = dict(options)
+        take = rest.pop
+        params = take("params", None)
+        headers, dropped = without_none(take("headers", None))
+        request = Request(method, self._absolute(url, params), headers=headers, cookies=take("cookies", None),
+                          content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
+        request.headers = merge(self._headers, request.headers, dropped)
+        request.complete = True
+        return request, rest
+
+    def _absolute(self, url: str, params: Params | None) -> str:
+        if self._base and isinstance(url, str) and not is_absolute(url):
+            url = beneath(self._base, url)
+        mine = self._params
+        if mine is None and params is None:
+            return url
+        if mine is None or params is None:
+            return URL(url, mine if params is None else params)
+        if isinstance(mine, (str, bytes)) or isinstance(params, (str, bytes)):
+            return URL(url, mine).with_params(params)
+        pairs = list(params.items() if isinstance(params, Mapping) else params)
+        names = {name for name, _ in pairs}                      # also those of None, which take a default away
+        return URL(url, [pair for pair in mine if pair[0] not in names]).with_params(pairs)
+
+    def _completed(self, request: Request) -> Request:
+        if not isinstance(request, Request):
+            raise TypeError(f"a Request is sent, not {type(request).__name__}")
+        if request.complete:
+            return request
+        request = request.copy()
+        request.headers = merge(self._headers, request.headers)
+        request.complete = True
+        return request
+
+    def _send(self, request: Request, options: dict[str, Any], cancel: Canceller | None) -> Response:
+        take = options.pop
+        auth = take("auth", _GIVEN)
+        timeout = take("timeout", _GIVEN)
+        limit = take("max_response_bytes", _GIVEN)
+        stream = take("stream", False)
+        if options:
+            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("context", "follow_redirects", "retries") if name in options})
+            check_options(options)
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        limits = Timeout.of(timeout) if timeout is not _GIVEN else self._timeout
+        max_body = _check_limit(limit) if limit is not _GIVEN else self._limit
+        apply = as_auth(auth) if auth is not _GIVEN else self._auth
+        if apply is not None:
+            request = apply(request.copy())
+            if not isinstance(request, Request):
+                raise TypeError(f"an auth returns the request to send, not {type(request).__name__}")
+        hooks = self._hooks
+        if hooks is not None:
+            for hook in hooks["request"]:
+                hook(request)
+        if self._exchange is not None:
+            response = self._over_wire(request, limits, "client" if timeout is _GIVEN else "request", stream, max_body, cancel)
+        else:
+            response = self._over_transport(request, limits, stream, max_body)
+        if self._raise or hooks is not None:
+            try:
+                for hook in hooks["response"] if hooks is not None else ():
+                    hook(response)
+                if self._raise:
+                    response.raise_for_status()
+            except BaseException:
+                response.close()
+                raise
+        return response
+
+    def _over_wire(self, request: Request, timeout: Timeout, source: str, stream: bool, max_body: int,
+                   cancel: Canceller | None) -> Response:
+        key, host, port, method, target, authority, fields, body, flags, _ = request.wire()
+        limits = timeout.limits
+        total = limits.total
+        try:
+            reply = self._exchange(key, host, port, method, target, authority, fields, body, limits,
+                                   -1 if total < 0 else monotonic_ns() + total, source, flags | FLAG_STREAM if stream else flags,
+                                   -1 if stream else max_body, cancel)
+        except Error as e:
+            if e.request is None:
+                e.request = request
+            raise
+        response = Response.from_reply(reply, request)
+        response.default_encoding = self._default_encoding
+        if stream:
+            response.check_size(max_body)
+        return response
+
+    def _over_transport(self, request: Request, timeout: Timeout, stream: bool, max_body: int) -> Response:
+        try:
+            response = self.transport.round_trip(request, timeout=timeout, context=None)
+            if not isinstance(response, Response):
+                raise TypeError(f"a transport's round_trip returns a Response, not {type(response).__name__}")
+        except Error as e:
+            if e.request is None:
+                e.request = request
+            raise
+        if response.request is None:
+            response.request = request
+        response.default_encoding = self._default_encoding
+        response.check_size(max_body)
+        if not stream:
+            response.read()
+        return response
+
+    # --- the end ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Take no further request, and close the transport where it is this client's own; a shared or given one stays open."""
+        self._closed = True
+        self._forget()
+        if self._private:
+            self.transport.close()
+
+    def __enter__(self) -> Client:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client{' closed' if self._closed else ''} over {self.transport!r}>"
+
+    def __reduce__(self) -> Any:
+        raise not_yet("pickling a Client")
+
+
+class StreamContext:
+    """`with client.stream(...) as response`."""
+
+    __slots__ = ("_args", "_response")
+
+    def __init__(self, client: Client, method: str, url: str, options: Mapping[str, Any]) -> None:
+        if "stream" in options:
+            raise TypeError("stream() has no option 'stream'")
+        self._args = client, method, url, options
+        self._response: Response | None = None
+
+    def __enter__(self) -> Response:
+        client, method, url, options = self._args
+        self._response = client._request(method, url, {**options, "stream": True})
+        return self._response
+
+    def __exit__(self, *exc: object) -> None:
+        if self._response is not None:
+            self._response.close()

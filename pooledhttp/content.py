@@ -1,0 +1,233 @@
+"""Request bodies: what callers give as `content`, `data` or `json`, as bytes or as a source of pieces.
+
+A source is iterated once a try, by whoever sends it: files are read in pieces of 256 KiB and are never whole in memory. A known
+length that the source does not fulfil is a LocalProtocolError, raised where it shows, so that no request is framed wrongly.
+"""
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from pooledhttp.errors import LocalProtocolError, StreamConsumed
+from pooledhttp.url import encode_form
+
+PIECE = 256 * 1024
+_COPIED = 64 * 1024          # a writable buffer up to this size is copied; a larger one is sent from where it is
+
+
+class BodySource:
+    """A body that is sent piece by piece. `length` in bytes, or None where it is not known (it is then sent chunked)."""
+
+    __slots__ = ("length", "started")
+
+    def __init__(self, length: int | None) -> None:
+        self.length = length
+        self.started = False
+
+    def rewind(self) -> bool:
+        """Make ready to be iterated from the start again; False where that cannot be."""
+        self.started = False
+        return True
+
+    def pieces(self) -> Iterator[Any]:
+        """The bytes-like pieces, from the start."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.started and not self.rewind():
+            raise StreamConsumed("the request's body was already sent and cannot be sent again")
+        self.started = True
+        return self._checked()
+
+    def _checked(self) -> Iterator[Any]:
+        left = self.length
+        for piece in self.pieces():
+            if isinstance(piece, memoryview):
+                size = piece.nbytes
+            elif isinstance(piece, (bytes, bytearray)):
+                size = len(piece)
+            else:
+                raise TypeError(f"a piece of a request's body is bytes-like, not {type(piece).__name__}")
+            if not size:
+                continue
+            if left is not None:
+                left -= size
+                if left < 0:
+                    raise LocalProtocolError(f"the request's body is longer than its Content-Length of {self.length}", phase="send")
+            yield piece
+        if left:
+            raise LocalProtocolError(f"the request's body ended {left} bytes short of its Content-Length of {self.length}", phase="send")
+
+
+class BufferBody(BodySource):
+    """A writable or large buffer, sent from where it is."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view.cast("B")
+        super().__init__(self.view.nbytes)
+
+    def pieces(self) -> Iterator[Any]:
+        for at in range(0, len(self.view), PIECE):
+            yield self.view[at:at + PIECE]
+
+
+class ListBody(BodySource):
+    """A list or tuple of bytes."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[bytes] | tuple[bytes, ...]) -> None:
+        self.parts = parts
+        length = 0
+        for part in parts:
+            if not isinstance(part, (bytes, bytearray)):
+                raise TypeError(f"a piece of a request's body is bytes-like, not {type(part).__name__}")
+            length += len(part)
+        super().__init__(length)
+
+    def pieces(self) -> Iterator[Any]:
+        return iter(self.parts)
+
+
+class IterBody(BodySource):
+    """Any iterable of bytes; one that is its own iterator can be sent only once."""
+
+    __slots__ = ("iterable",)
+
+    def __init__(self, iterable: Iterable[bytes]) -> None:
+        self.iterable = iterable
+        super().__init__(None)
+
+    def rewind(self) -> bool:
+        if not self.started:
+            return True
+        if isinstance(self.iterable, Iterator):
+            return False
+        return super().rewind()
+
+    def pieces(self) -> Iterator[Any]:
+        return iter(self.iterable)
+
+
+class ChunkedBody(BodySource):
+    """Bytes that the caller wants sent chunked."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        super().__init__(None)
+
+    def pieces(self) -> Iterator[Any]:
+        return iter((self.data,))
+
+
+class FileBody(BodySource):
+    """A binary file, from where it stands to its end. Where that is known, its growth while it is sent is left out."""
+
+    __slots__ = ("file", "start")
+
+    def __init__(self, file: Any) -> None:
+        if isinstance(file, io.TextIOBase):
+            raise TypeError("a file is sent from its bytes: open it in binary mode ('rb')")
+        self.file = file
+        self.start: int | None = None
+        length = None
+        try:
+            # Not fstat: a gzip.GzipFile has a descriptor as well, of other bytes.
+            start = file.tell()
+            length = max(0, file.seek(0, 2) - start)
+            file.seek(start)
+            self.start = start
+        except (OSError, AttributeError, ValueError, TypeError):
+            length = None                     # a pipe, a socket, or a file-like object that only reads
+        super().__init__(length)
+
+    def rewind(self) -> bool:
+        if not self.started:
+            return True
+        if self.start is None:
+            return False
+        self.file.seek(self.start)
+        return super().rewind()
+
+    def pieces(self) -> Iterator[Any]:
+        read: Callable[[int], Any] = self.file.read
+        left = self.length
+        while left is None or left > 0:
+            piece = read(PIECE if left is None else min(PIECE, left))
+            if not piece:
+                return
+            if left is not None:
+                left -= len(piece)
+            yield piece
+
+
+class GoneBody(BodySource):
+    """Stands in a pickled request for a body that could not travel."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def rewind(self) -> bool:
+        return False
+
+    def pieces(self) -> Iterator[Any]:
+        raise StreamConsumed("the request was pickled, and its body did not travel with it")
+
+
+def _dump_json(value: Any) -> bytes:
+    """Compact UTF-8; a lone surrogate, which UTF-8 cannot hold, makes the text ASCII with escapes. NaN is a ValueError (RFC 8259)."""
+    from json import dumps
+
+    try:
+        return dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _is_pairs(data: Any) -> bool:
+    return isinstance(data, (list, tuple)) and bool(data) and all(isinstance(p, (tuple, list)) and len(p) == 2 for p in data)
+
+
+def encode_content(content: Any) -> bytes | BodySource:
+    """bytes, str (as UTF-8), another buffer, a binary file, or an iterable of bytes."""
+    if isinstance(content, bytes):
+        return content
+    if isinstance(content, str):
+        return content.encode("utf-8")
+    if isinstance(content, BodySource):
+        return content
+    if isinstance(content, (bytearray, memoryview)):
+        view = memoryview(content)
+        return bytes(view) if view.nbytes <= _COPIED or not view.c_contiguous else BufferBody(view)
+    if hasattr(content, "read"):
+        return FileBody(content)
+    if isinstance(content, Mapping):
+        raise TypeError("content is bytes, str, a file or an iterable of bytes: a mapping goes in data= (a form) or json=")
+    if isinstance(content, (list, tuple)):
+        return ListBody(content)
+    if isinstance(content, Iterable):
+        return IterBody(content)
+    raise TypeError(f"content is bytes, str, a file or an iterable of bytes, not {type(content).__name__}")
+
+
+def encode_body(content: Any, data: Any, json: Any) -> tuple[bytes | BodySource | None, str | None]:
+    """The body, and the Content-Type that goes with it, of the one argument that is not None. Two of them are a TypeError."""
+    if (content is not None) + (data is not None) + (json is not None) > 1:
+        names = [name for name, value in (("content", content), ("data", data), ("json", json)) if value is not None]
+        raise TypeError(f"a request has one body: {' and '.join(names)} are given")
+    if json is not None:
+        return _dump_json(json), "application/json"
+    if data is not None:
+        if isinstance(data, Mapping) or _is_pairs(data):
+            return encode_form(data), "application/x-www-form-urlencoded"
+        return encode_content(data), None
+    if content is not None:
+        return encode_content(content), None
+    return None, None

@@ -1,0 +1,215 @@
+"""A request as the caller means it, and as the transport needs it."""
+from __future__ import annotations
+
+from time import monotonic_ns
+from typing import Any, NamedTuple
+
+from pooledhttp._proto.writer import check_method, check_target, field_block
+from pooledhttp.auth import BasicAuth
+from pooledhttp.content import BodySource, ChunkedBody, GoneBody, encode_body
+from pooledhttp.errors import LocalProtocolError
+from pooledhttp.headers import Headers, HeaderTypes, wire_bytes
+from pooledhttp.timeout import Timeout, TimeoutTypes
+from pooledhttp.transport import FLAG_REPLAY, FLAG_STREAM
+from pooledhttp.url import URL, Params
+
+# RFC 9110 section 9.2.1: safe to send again where nobody knows whether the server saw it.
+_REPLAYABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+# Methods whose meaning is in the body: Content-Length: 0 says that there is none (RFC 9110 section 8.6).
+_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+# What the transport frames by itself.
+_FRAMING = frozenset(("host", "content-length", "transfer-encoding"))
+
+
+class Wire(NamedTuple):
+    """A request as `Transport.exchange` takes it. `flags` has FLAG_REPLAY where it may be sent again on a fresh connection."""
+
+    key: str
+    host: str
+    port: int
+    method: bytes
+    target: bytes
+    authority: bytes
+    fields: bytes
+    body: bytes | BodySource | None
+    flags: int
+    url: str
+
+
+def not_yet(option: str) -> NotImplementedError:
+    return NotImplementedError(f"{option} is not supported in this version of pooledhttp")
+
+
+class Request:
+    """A request: `method` (in upper case), `url` (a `URL` without userinfo), `headers`, `body`.
+
+    `content`, `data` and `json` exclude each other. A URL's userinfo becomes an `Authorization` header where none is given. Raises
+    InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no token), or TypeError (conflicting arguments).
+    """
+
+    __slots__ = ("__weakref__", "body", "complete", "headers", "method", "url")
+    method: str
+    url: URL
+    headers: Headers
+    body: bytes | BodySource | None     # None: no body
+    complete: bool                      # a client has added its defaults
+
+    def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: None = None,
+                 content: Any = None, data: Any = None, files: None = None, json: Any = None) -> None:
+        if cookies is not None:
+            raise not_yet("cookies=")
+        if files is not None:
+            raise not_yet("files=")
+        if not isinstance(method, str):
+            raise TypeError(f"a method is a str, not {type(method).__name__}")
+        method = method.upper()
+        check_method(wire_bytes(method))
+        target = URL(url, params)
+        self.method = method
+        self.headers = Headers(headers)
+        self.complete = False
+        if target.userinfo:
+            if "authorization" not in self.headers:
+                BasicAuth(target.username, target.password)(self)
+            target = target.without_userinfo()
+        target.effective_port                                           # noqa: B018 - the scheme is one we speak
+        self.url = target
+        self.body, kind = encode_body(content, data, json)
+        if kind is not None and "content-type" not in self.headers:
+            self.headers["Content-Type"] = kind
+        self._state_length()
+
+    @classmethod
+    def from_wire(cls, made: tuple[Any, ...]) -> Request:
+        """The request that was sent as `made`, a Wire or a tuple of its values."""
+        wire = Wire(*made)
+        self = cls.__new__(cls)
+        self.method = wire.method.decode("ascii")
+        self.url = URL(wire.url)
+        self.headers = Headers.from_wire(wire.fields)
+        self.body = wire.body
+        self.complete = True
+        return self
+
+    def _state_length(self) -> None:
+        """Show in the headers what `wire` will send."""
+        if "content-length" in self.headers or "transfer-encoding" in self.headers:
+            return
+        body = self.body
+        length = body.length if isinstance(body, BodySource) else len(body) if body else None
+        if length is None and body is None and self.method in _WITH_BODY:
+            length = 0
+        if length is not None:
+            self.headers["Content-Length"] = str(length)
+
+    @property
+    def content(self) -> bytes:
+        """The body as bytes; a source is read into memory for it, and sent from there afterwards."""
+        body = self.body
+        if isinstance(body, BodySource):
+            self.body = body = b"".join(body)
+        return body or b""
+
+    def read(self) -> bytes:
+        """The same as `content`."""
+        return self.content
+
+    def copy(self) -> Request:
+        """A request of its own headers and of the same body."""
+        other = Request.__new__(Request)
+        other.method = self.method
+        other.url = self.url
+        other.headers = self.headers.copy()
+        other.body = self.body
+        other.complete = self.complete
+        return other
+
+    def wire(self) -> Wire:
+        """The request as the transport needs it, checked. LocalProtocolError for what HTTP does not allow."""
+        try:
+            return self._checked()
+        except LocalProtocolError as e:
+            e.request = self
+            raise
+
+    def _wire(self, timeout: TimeoutTypes = None) -> tuple[Any, ...]:
+        """The arguments of `Transport.exchange` for `Transport.round_trip`: the body is left unread."""
+        wire = self.wire()
+        limits = Timeout.of(timeout).limits
+        deadline = monotonic_ns() + limits.total if limits.total >= 0 else -1
+        return (*wire[:8], limits, deadline, "request", wire.flags | FLAG_STREAM, -1, None)
+
+    def _checked(self) -> Wire:
+        url = self.url
+        method = self.method
+        body = self.body
+        pairs: list[tuple[str, str | bytes]] = []
+        framing: dict[str, list[str]] = {}
+        flags = FLAG_REPLAY if method in _REPLAYABLE else 0
+        for name, value in self.headers.multi_items():
+            lower = name.lower()
+            if lower in _FRAMING:
+                framing.setdefault(lower, []).append(value)
+                continue
+            if lower == "idempotency-key":
+                flags = FLAG_REPLAY
+            pairs.append((name, value if value.isascii() else wire_bytes(value)))
+        authority = url.authority.encode("ascii")
+        if framing:
+            hosts = framing.get("host")
+            if hosts:
+                if len(hosts) > 1:
+                    raise LocalProtocolError("more than one Host header")
+                authority = field_block([("Host", wire_bytes(hosts[0]))])[6:-2]
+            body = _frame(body, framing)
+        if isinstance(body, BodySource) and body.length == 0:
+            body = b""
+        length = body.length if isinstance(body, BodySource) else len(body) if body else None
+        if length is None and not body and method in _WITH_BODY:
+            length = 0
+        if length is not None:
+            pairs.append(("Content-Length", str(length)))
+        return Wire(url.key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
+                    authority, field_block(pairs), body or None, flags, str(url))
+
+    def __repr__(self) -> str:
+        return f"<Request [{self.method} {self.url.redacted}]>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        body = self.body
+        if isinstance(body, BodySource):
+            body = GoneBody()
+        return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _frame(body: bytes | BodySource | None, framing: dict[str, list[str]]) -> bytes | BodySource | None:
+    """The body, framed as the caller's own Content-Length or Transfer-Encoding says; LocalProtocolError where that would lie."""
+    lengths = framing.get("content-length", [])
+    codings = framing.get("transfer-encoding", [])
+    if lengths and codings:
+        raise LocalProtocolError("both Content-Length and Transfer-Encoding (RFC 9112 section 6.2)")
+    if codings:
+        if [coding.lower() for coding in codings] != ["chunked"]:
+            raise LocalProtocolError("Transfer-Encoding: only 'chunked' is sent")
+        if isinstance(body, BodySource):
+            body.length = None
+            return body
+        return ChunkedBody(body or b"")
+    if lengths:
+        given = lengths[0]
+        if not (given.isascii() and given.isdigit()) or any(length != given for length in lengths):
+            raise LocalProtocolError(f"Content-Length is not one number of bytes: {', '.join(lengths)!r}")
+        length = int(given)
+        if isinstance(body, BodySource):
+            if body.length is None:
+                body.length = length
+            known = body.length
+        else:
+            known = len(body or b"")
+        if known != length:
+            raise LocalProtocolError(f"Content-Length is {length}, and the body has {known} bytes")
+    return body

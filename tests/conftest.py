@@ -1,0 +1,87 @@
+"""Fixtures for all tests, and the check that no test leaves anything behind."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import leaks
+from tests.support.ca import Authority
+from tests.support.nginx import Nginx
+from tests.support.peer import Peer, Script
+from tests.support.pyserver import PyServer
+
+REPORT = pytest.StashKey[pytest.TestReport]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    if report.when == "call":
+        item.stash[REPORT] = report
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> None:
+    leaks.warm()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest, _warm: None) -> Iterator[None]:
+    """Descriptors, threads and live objects are as before the test; looked at where the test itself passed."""
+    before = leaks.snapshot()
+    yield
+    report = request.node.stash.get(REPORT, None)
+    if report is None or not report.passed:
+        return
+    left = leaks.check(before)
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="session")
+def pyserver() -> Iterator[PyServer]:
+    server = PyServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def tls_pyserver(ca: Authority) -> Iterator[PyServer]:
+    server = PyServer(tls=ca.issue())
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory: pytest.TempPathFactory, ca: Authority, pyserver: PyServer) -> Iterator[Nginx]:
+    server = Nginx(tmp_path_factory.mktemp("nginx"), certificate=ca.issue(), backend=pyserver.port)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[..., Peer]]:
+    """`peer(script, **options)` makes a `Peer` that stops, and raises what its scripts failed by, at the test's end."""
+    made: list[Peer] = []
+
+    def make(script: Script, **options: Any) -> Peer:
+        made.append(Peer(script, **options))
+        return made[-1]
+
+    yield make
+    failures = []
+    for one in made:
+        try:
+            one.stop()
+        except BaseException as exc:  # noqa: B036 - all peers stop before the first failure is raised
+            failures.append(exc)
+    if failures:
+        raise failures[0]

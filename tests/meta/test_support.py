@@ -1,0 +1,229 @@
+"""The servers and checks that all other tests stand on do what they say; tested with the standard library's clients."""
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import leaks
+from tests.support.ca import Authority
+from tests.support.nginx import Nginx, content
+from tests.support.peer import ClientGone, Conn, FullBacklog, Peer, answering, chunked, respond
+from tests.support.pyserver import PyServer, pattern
+
+MakePeer = Callable[..., Peer]
+
+
+def get(port: int, target: str, *, context: ssl.SSLContext | None = None, method: str = "GET", body: object = None,
+        headers: dict[str, str] | None = None) -> tuple[http.client.HTTPResponse, bytes]:
+    if context is not None:
+        client: http.client.HTTPConnection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+    else:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        client.request(method, target, body=body, headers=headers or {})  # type: ignore[arg-type]
+        response = client.getresponse()
+        return response, response.read()
+    finally:
+        client.close()
+
+
+def test_a_peer_follows_its_script_and_keeps_what_came(peer: MakePeer) -> None:
+    def script(conn: Conn, i: int) -> None:
+        head, body = conn.recv_request()
+        assert head.startswith(b"POST /x ")
+        conn.send_split(respond(body[::-1] + b"%d" % i), [1, 2, 3])
+
+    p = peer(script)
+    for i in range(2):
+        response, body = get(p.port, "/x", method="POST", body=b"abc")
+        assert (response.status, body) == (200, b"cba%d" % i)
+    p.wait_closed(1)
+    assert p.accepted == 2
+    assert p.conns[0].received.endswith(b"\r\n\r\nabc")
+
+
+def test_a_peer_reads_chunked_bodies(peer: MakePeer) -> None:
+    got = []
+
+    def script(conn: Conn, i: int) -> None:
+        got.append(conn.recv_request()[1])
+        conn.send(respond(length=False, headers={"Transfer-Encoding": "chunked"}) + chunked(b"ab", b"", b"c"))
+
+    p = peer(script)
+    _, body = get(p.port, "/", method="POST", body=iter([b"12", b"345"]))
+    assert (got, body) == ([b"12345"], b"abc")
+
+
+def test_a_peer_speaks_tls(peer: MakePeer, ca: Authority) -> None:
+    p = peer(answering(respond(b"hello")), tls=ca.server())
+    assert get(p.port, "/", context=ca.client())[1] == b"hello"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        get(p.port, "/", context=ssl.create_default_context())
+    p.wait_closed(1)
+    assert (p.handshakes, len(p.tls_errors)) == (1, 1)
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_the_authority_issues_what_was_asked(peer: MakePeer, ca: Authority, expired: bool) -> None:
+    p = peer(answering(respond(b"x")), tls=ca.new_server("other.test" if not expired else "127.0.0.1", expired=expired))
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired" if expired else "mismatch"):
+        get(p.port, "/", context=ca.client())
+
+
+def test_a_peer_resets_and_says_goodbye(peer: MakePeer, ca: Authority) -> None:
+    p = peer(lambda conn, i: conn.reset())
+    with pytest.raises(ConnectionError):
+        get(p.port, "/")
+    goodbye = peer(lambda conn, i: conn.close(notify=i == 0), tls=ca.server())
+    for i in range(2):
+        with socket.create_connection(("127.0.0.1", goodbye.port), timeout=10) as sock, \
+                ca.client().wrap_socket(sock, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as tls:
+            if i == 0:
+                assert tls.recv(1) == b""
+            else:
+                with pytest.raises(ssl.SSLEOFError):
+                    tls.recv(1)
+
+
+def test_a_peer_that_stalls_stops_at_once(ca: Authority) -> None:
+    with Peer(lambda conn, i: conn.stall()) as p, Peer(answering(respond()), tls=ca.server()) as silent, \
+            socket.create_connection(("127.0.0.1", p.port)) as a, socket.create_connection(("127.0.0.1", silent.port)) as b:
+        p.wait_accepted(1)
+        silent.wait_accepted(1)
+        started = time.monotonic()
+        p.stop()
+        silent.stop()                 # in the middle of a handshake
+        assert time.monotonic() - started < 2
+        assert a.recv(1) == b.recv(1) == b""
+
+
+def test_a_scripts_failure_reaches_the_test() -> None:
+    def script(conn: Conn, i: int) -> None:
+        raise AssertionError("as scripted")
+
+    with pytest.raises(AssertionError, match="as scripted"), Peer(script) as p, socket.create_connection(("127.0.0.1", p.port)):
+        p.wait_closed()
+
+
+def test_a_client_that_leaves_is_no_failure(peer: MakePeer) -> None:
+    seen = []
+
+    def script(conn: Conn, i: int) -> None:
+        try:
+            conn.recv_head()
+        except ClientGone as exc:
+            seen.append(str(exc))
+            raise
+
+    p = peer(script)
+    with socket.create_connection(("127.0.0.1", p.port)) as sock:
+        sock.send(b"GET")
+    p.wait_closed()
+    assert seen == ["the client closed after 3 bytes"]
+
+
+def test_a_peer_listens_on_a_path(peer: MakePeer, tmp_path: Path) -> None:
+    p = peer(answering(respond(b"by path")), uds=tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(tmp_path / "s"))
+        sock.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert sock.recv(1000).endswith(b"\r\n\r\nby path")
+    p.wait_closed()
+
+
+def test_a_full_backlog_stalls_a_connect() -> None:
+    with FullBacklog() as full, socket.socket() as sock:
+        sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            sock.connect((full.host, full.port))
+
+
+def test_the_python_server_says_what_came(pyserver: PyServer, tls_pyserver: PyServer, ca: Authority) -> None:
+    for server, context in ((pyserver, None), (tls_pyserver, ca.client())):
+        body = os.urandom(300_000)
+        response, answer = get(server.port, "/a?b=c", context=context, method="PUT", body=iter([body[:7], body[7:]]), headers={"X-Token": "t1"})
+        seen = json.loads(answer)
+        assert response.getheader("X-Token") == seen["token"] == "t1"
+        assert (seen["method"], seen["target"], seen["length"]) == ("PUT", "/a?b=c", len(body))
+        assert seen["sha256"] == hashlib.sha256(body).hexdigest()
+        assert get(server.port, "/chunked/100000", context=context)[1] == get(server.port, "/bytes/100000", context=context)[1] == pattern(100_000)
+
+
+def test_nginx_serves_every_location(nginx: Nginx, ca: Authority) -> None:
+    for server, context in (("plain", None), ("tls", ca.client())):
+        port = nginx.port[server]
+        for name in ("1k", "64k", "1m"):
+            response, body = get(port, f"/{name}", context=context)
+            assert (response.status, body) == (200, content(name))
+            chunks, body = get(port, f"/chunked/{name}", context=context)
+            assert (chunks.getheader("Transfer-Encoding"), body) == ("chunked", content(name))
+            changed = response.getheader("Last-Modified") or ""
+            assert get(port, f"/{name}", context=context, headers={"If-Modified-Since": changed})[0].status == 304
+        assert get(port, "/1g", context=context, method="HEAD")[0].getheader("Content-Length") == str(1 << 30)
+        assert get(port, "/204", context=context)[0].status == 204
+        assert get(port, "/500", context=context)[0].status == 500
+        assert get(port, "/token?token=abc", context=context)[1] == b"abc"
+        assert get(port, "/close/1k", context=context)[0].getheader("Connection") == "close"
+        big = content("1m")
+        assert get(port, f"/dav/{server}", context=context, method="PUT", body=big)[0].status == 201
+        assert get(port, f"/dav/{server}", context=context)[1] == big
+        seen = json.loads(get(port, "/upload", context=context, method="POST", body=iter([big, big]))[1])
+        assert (seen["length"], seen["sha256"]) == (len(big) * 2, hashlib.sha256(big * 2).hexdigest())
+        assert get(port, "/discard", context=context, method="POST", body=big)[1] == b"discarded"
+
+
+def test_nginx_limits_keep_alive_where_it_should(nginx: Nginx) -> None:
+    closing = {}
+    for server in ("plain", "few", "brief"):
+        client = http.client.HTTPConnection("127.0.0.1", nginx.port[server], timeout=10)
+        seen = []
+        for _ in range(5):
+            client.request("GET", "/1k")
+            response = client.getresponse()
+            response.read()
+            seen.append((response.getheader("Connection"), response.getheader("Keep-Alive")))
+        client.close()
+        closing[server] = seen
+    assert closing["plain"] == [("keep-alive", None)] * 5
+    assert closing["few"] == [("keep-alive", None)] * 4 + [("close", None)]
+    assert closing["brief"] == [("keep-alive", "timeout=1")] * 5
+
+
+def test_the_leak_check_names_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "PATIENCE", 0.1)
+    before = leaks.snapshot()
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="a-thread-of-mine", daemon=True)
+    thread.start()
+    r, w = os.pipe()
+    buffers = leaks.snapshot()
+    left = "\n".join(leaks.check(before))
+    assert "a-thread-of-mine" in left
+    assert f"descriptor {r}: pipe:" in left
+    assert f"descriptor {w}: pipe:" in left
+    stop.set()
+    thread.join()
+    os.close(r)
+    os.close(w)
+    assert leaks.check(before) == []
+    assert f"descriptor {r} (pipe:" in "\n".join(leaks.check(buffers))
+
+
+def test_the_leak_check_counts_live_objects() -> None:
+    from pooledhttp._core.runtime import WakeHandle
+
+    before = leaks.snapshot()
+    handle = WakeHandle()
+    assert [line for line in leaks._left(before) if "wakes" in line] == ["pooledhttp._core.runtime: wakes: 1"]
+    del handle
+    assert leaks.check(before) == []
