@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pooledhttp import LocalProtocolError, StreamConsumed
 from pooledhttp.content import PIECE, BodySource, FileBody, encode_body, encode_content
 

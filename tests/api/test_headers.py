@@ -6,6 +6,7 @@ import pickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pooledhttp import Headers
 from pooledhttp.headers import merge, wire_bytes, without_none
 

@@ -6,6 +6,7 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pooledhttp import Response
 from pooledhttp.lines import LineSplitter, parse_links
 

@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
+
 from pooledhttp import InvalidURL, LocalProtocolError, Request, StreamConsumed, UnsupportedProtocol
 from pooledhttp.content import BodySource
 from pooledhttp.transport import FLAG_REPLAY, FLAG_STREAM

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import pooledhttp
 import pytest
+
+import pooledhttp
 from pooledhttp import (
     Client,
     ConnInfo,

@@ -6,6 +6,7 @@ import pickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pooledhttp import URL, InvalidURL, LocalProtocolError, UnsupportedProtocol
 from pooledhttp.url import encode_form, encode_params
 
