@@ -116,7 +116,8 @@ class BuildExt(build_ext):
             return
         # An editable install builds in a new directory each time; this one stays, so only what changed is compiled.
         before = self.build_lib, self.build_temp
-        base = ROOT / "build" / f"inplace-{sys.implementation.cache_tag}-{self.plat_name}{'-debug' if _switch('POOLEDHTTP_DEBUG', False) else ''}"
+        debug = "-debug" if _switch("POOLEDHTTP_DEBUG", False) else ""
+        base = ROOT / "build" / f"inplace-{sys.implementation.cache_tag}-{self.plat_name}{debug}"
         self.build_lib, self.build_temp = str(base / "lib"), str(base / "temp")
         try:
             super().run()

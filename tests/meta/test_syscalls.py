@@ -21,8 +21,9 @@ from tests.support.nginx import Nginx
 
 N = 1000
 # Calls that carry an exchange or wait for it. What the interpreter does beside (memory, its own locks) is bounded apart.
-NETWORK = {"recvfrom", "recvmsg", "recv", "read", "readv", "sendto", "sendmsg", "send", "write", "writev", "poll", "ppoll", "select", "pselect6",
-           "epoll_wait", "epoll_pwait", "epoll_ctl", "connect", "socket", "close", "setsockopt", "getsockopt", "fcntl", "ioctl", "shutdown"}
+NETWORK = {"recvfrom", "recvmsg", "recv", "read", "readv", "sendto", "sendmsg", "send", "write", "writev", "poll", "ppoll", "select",
+           "pselect6", "epoll_wait", "epoll_pwait", "epoll_ctl", "connect", "socket", "close", "setsockopt", "getsockopt", "fcntl", "ioctl",
+           "shutdown"}
 PROGRAM = textwrap.dedent("""
     import os, sys
     import pooledhttp
@@ -105,7 +106,8 @@ def releases() -> Counter[str]:
         if hasattr(module, "gil_releases"):
             counted[name] = module.gil_releases()
         else:
-            assert not RELEASE.search((ROOT / (name.replace(".", "/") + ".pyx")).read_text()), f"{name} releases the GIL and does not count it"
+            source = (ROOT / (name.replace(".", "/") + ".pyx")).read_text()
+            assert not RELEASE.search(source), f"{name} releases the GIL and does not count it"
     return counted
 
 

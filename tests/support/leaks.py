@@ -63,7 +63,8 @@ def _close_idle() -> None:
 def _left(before: Snapshot) -> list[str]:
     after = snapshot()
     out = [f"descriptor {fd}: {what}" for fd, what in after.descriptors.items() if before.descriptors.get(fd) != what]
-    out += [f"descriptor {fd} ({what}) was closed, and is not the test's" for fd, what in before.descriptors.items() if fd not in after.descriptors]
+    out += [f"descriptor {fd} ({what}) was closed, and is not the test's" for fd, what in before.descriptors.items()
+            if fd not in after.descriptors]
     out += [f"thread {task}: {name}" for task, name in after.threads.items() if task not in before.threads]
     out += [f"{what}: {n - before.counts.get(what, 0)}" for what, n in after.counts.items() if n > before.counts.get(what, 0)]
     return out
