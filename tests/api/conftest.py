@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+
 from pooledhttp import Client
 
 from .server import Server, Spy
