@@ -156,14 +156,14 @@ class Request:
                 continue
             if lower == "idempotency-key":
                 flags = FLAG_REPLAY
-            pairs.append((name, value if value.isascii() else wire_bytes(value)))
+            pairs.append((name, value))
         authority = url.authority.encode("ascii")
         if framing:
             hosts = framing.get("host")
             if hosts:
                 if len(hosts) > 1:
                     raise LocalProtocolError("more than one Host header")
-                authority = field_block([("Host", wire_bytes(hosts[0]))])[6:-2]
+                authority = field_block([("Host", hosts[0])])[6:-2]
             body = _frame(body, framing)
         if isinstance(body, BodySource) and body.length == 0:
             body = b""

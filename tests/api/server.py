@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,6 +21,11 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.release = threading.Event()              # lets /held answer
         self.held = threading.Semaphore(0)            # counts requests that /held has got
+
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):            # a client that leaves is no error of ours
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):

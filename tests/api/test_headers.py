@@ -32,7 +32,8 @@ def test_from_the_wire() -> None:
 
 
 @pytest.mark.parametrize("given_", [
-    {"A": "1", "b": "2"}, [("A", "1"), ("b", "2")], [(b"A", b"1"), (b"b", b" 2 ")], Headers([("A", "1"), ("b", "2")]), iter([("A", "1"), ("b", "2")]),
+    {"A": "1", "b": "2"}, [("A", "1"), ("b", "2")], [(b"A", b"1"), (b"b", b" 2 ")], Headers([("A", "1"), ("b", "2")]),
+    iter([("A", "1"), ("b", "2")]),
 ])
 def test_made_from(given_: object) -> None:
     assert Headers(given_).multi_items() == [("A", "1"), ("b", "2")]  # type: ignore[arg-type]
