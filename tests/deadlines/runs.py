@@ -238,7 +238,7 @@ class Stage:
         run.again = server.url("/ok")
         run.after = stall.done.set
         run.gone = lambda: stall.gone.wait(PATIENCE)
-        if case.limit == "read":
+        if case.limit == "read" and case.phase == "body":
             run.began = lambda: stall.began
         if case.where == "send":
             content = bytes(8 << 20) if case.how == "bytes" else None
