@@ -4,6 +4,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +14,17 @@ from typing import Any
 
 import pooledhttp
 from pooledhttp import Client, Timeout, errors
-from tests.deadlines.stalls import SMALL_BUFFER, StallingServer, half_a_handshake
+from tests.deadlines.stalls import BEGINNINGS, SMALL_BUFFER, StallingServer, half_a_handshake
 from tests.support.ca import Authority
 from tests.support.peer import PATIENCE, Conn, FullBacklog, Peer, respond
 
 TIMES = 3                # runs of a case, of which the median counts
-STAGGER = 0.012          # seconds between two starts: what ends at the same moment would wait for the GIL and for each other
+STAGGER = 0.01          # seconds between two starts: what ends at the same moment would wait for the GIL and for each other
 NEVER = Timeout(None, pool=None, connect=None, tls_handshake=None, response_header=None, read=None, write=None)
 
 ERROR = {"pool": errors.PoolTimeout, "connect": errors.ConnectTimeout, "tls_handshake": errors.TLSHandshakeTimeout,
-         "response_header": errors.ResponseHeaderTimeout, "read": errors.ReadTimeout, "write": errors.WriteTimeout, "total": errors.DeadlineExceeded}
+         "response_header": errors.ResponseHeaderTimeout, "read": errors.ReadTimeout, "write": errors.WriteTimeout,
+         "total": errors.DeadlineExceeded}
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,13 @@ def _cases() -> Iterator[Case]:
                                    ("silent-handshake", "tls_handshake", "tls"), ("half-handshake", "tls_handshake", "tls")):
         for limit in (field_of, "total"):
             yield Case(where, limit, phase)
+            yield Case(where, limit, phase, how="map")
     for tls in (False, True):
+        for where, phase in (("head", "headers"), ("body", "body")):
+            for limit in ("read", "total"):
+                yield Case(where, limit, phase, tls, "map")
         for limit in ("write", "total"):
-            for how in ("bytes", "pieces"):
+            for how in ("bytes", "pieces", "map"):
                 yield Case("send", limit, "send", tls, how)
         for limit in ("read", "response_header", "total"):
             yield Case("head", limit, "headers", tls)
@@ -57,7 +63,9 @@ def _cases() -> Iterator[Case]:
                 yield Case("body", limit, "body", tls, how)
             yield Case("chunked", limit, "body", tls)
             yield Case("chunked", limit, "body", tls, "iter_bytes")
-            yield Case("until-close", limit, "body", tls)
+            for where in ("until-close", "large", "folded"):
+                yield Case(where, limit, "body", tls)
+            yield Case("folded-head", limit, "headers", tls)
         for how in ("whole", "iter_bytes"):
             yield Case("body-dribble", "total", "body", tls, how)
 
@@ -70,6 +78,10 @@ class Outcome:
     error: BaseException | None = None
     late: float = 0.0            # seconds after the limit; negative: early
     trouble: list[str] = field(default_factory=list)
+
+
+def lateness(runs: list[Outcome]) -> float:
+    return statistics.median(run.late for run in runs)
 
 
 class Run:
@@ -109,7 +121,8 @@ class Run:
         trouble = self.outcome.trouble
         client = self.client
         before = client.transport.stats()
-        self.expect("active, dialing, waiting", (before.active, before.dialing, before.waiting), (1, 0, 0) if self.case.where == "pool" else (0, 0, 0))
+        held = 1 if self.case.where == "pool" else 0
+        self.expect("active, dialing, waiting", (before.active, before.dialing, before.waiting), (held, 0, 0))
         self.expect("closed for a timeout", before.closed["timeout"], 1 if self.gone is not None else 0)
         self.expect("opened", before.opened, before.open + sum(before.closed.values()))
         self.after()
@@ -131,6 +144,11 @@ def _only(limit: str, seconds: float) -> dict[str, float | None]:
     limits: dict[str, float | None] = dict.fromkeys(("pool", "connect", "tls_handshake", "response_header", "read", "write"))
     limits[limit] = seconds
     return limits
+
+
+def get(client: Client, url: str, run: Run) -> object:
+    """A plain get, or one by a thread of `map`, which can be cancelled and so waits in another way."""
+    return list(client.map([url], timeout=run.timeout)) if run.case.how == "map" else client.get(url, timeout=run.timeout)
 
 
 def consume(response: pooledhttp.Response, how: str) -> None:
@@ -174,7 +192,7 @@ class Stage:
         client = self.client(run, max_conns_per_host=1)
         self.plain.new(run.name)
         held = client.request("GET", self.plain.url(f"/body/{run.name}"), stream=True, timeout=PATIENCE)
-        run.call = lambda: client.get(self.plain.url("/ok"), timeout=run.timeout)
+        run.call = lambda: get(client, self.plain.url("/ok"), run)
         run.again = self.plain.url("/ok")
         run.after = held.close
         run.opened = 2
@@ -190,12 +208,12 @@ class Stage:
         client = self.client(run, resolver=resolver)
         # A name of its own: helpers are capped per host, and lookups in flight are shared.
         run.again = f"http://{run.name}.test:{self.plain.port}/ok"
-        run.call = lambda: client.get(run.again, timeout=run.timeout)
+        run.call = lambda: get(client, run.again, run)
         run.after = answer.set
 
     def _backlog(self, run: Run) -> None:
         client = self.client(run)
-        run.call = lambda: client.get(f"http://127.0.0.1:{self.full.port}/", timeout=run.timeout)
+        run.call = lambda: get(client, f"http://127.0.0.1:{self.full.port}/", run)
         run.again = self.plain.url("/ok")
 
     def _silent(self, run: Run) -> None:
@@ -222,7 +240,7 @@ class Stage:
             healed.set()
 
         run.after = after
-        run.call = lambda: client.get(run.again, timeout=run.timeout)
+        run.call = lambda: get(client, run.again, run)
 
     def _wire(self, run: Run) -> None:
         """A stall on a warm connection."""
@@ -238,13 +256,15 @@ class Stage:
         run.again = server.url("/ok")
         run.after = stall.done.set
         run.gone = lambda: stall.gone.wait(PATIENCE)
-        if case.limit == "read" and case.phase == "body":
+        if case.limit == "read" and BEGINNINGS[case.where]:
             run.began = lambda: stall.began
-        if case.where == "send":
+        if case.where == "send" and case.how == "map":
+            run.call = lambda: list(client.map([pooledhttp.Request("PUT", url, content=bytes(8 << 20))], timeout=run.timeout))
+        elif case.where == "send":
             content = bytes(8 << 20) if case.how == "bytes" else None
             run.call = lambda: client.put(url, content=content if content is not None else pieces(128), timeout=run.timeout)
-        elif case.how == "whole":
-            run.call = lambda: client.get(url, timeout=run.timeout)
+        elif case.how in ("whole", "map"):
+            run.call = lambda: get(client, url, run)
         else:
             def stream() -> None:
                 with client.stream("GET", url, timeout=run.timeout) as r:

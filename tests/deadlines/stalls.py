@@ -6,6 +6,8 @@ head                silence in place of the head
 head-dribble        a head without end, a byte at a time
 body, body-dribble  half of a body of known length, then silence, or a byte at a time
 chunked, until-close  the same silence in other framings
+large               the same in a body that fits no buffer
+folded, folded-head  the same in an answer that the compiled parser hands to h11
 send                the request's body is not read
 """
 from __future__ import annotations
@@ -27,6 +29,9 @@ BEGINNINGS = {
     "body-dribble": respond(b"", headers={"Content-Length": "1000000"}, length=False),
     "chunked": respond(b"3e8\r\n" + HALF, headers={"Transfer-Encoding": "chunked"}, length=False),
     "until-close": respond(HALF, length=False),
+    "large": respond(HALF * 1000, headers={"Content-Length": "10000000"}, length=False),
+    "folded": respond(HALF, headers={"X-Folded": "a\r\n b", **LENGTH}, length=False),
+    "folded-head": b"HTTP/1.1 200 OK\r\nX-Folded: a\r\n b\r\n",
     "head": b"",
     "head-dribble": b"HTTP/1.1 200 OK\r\nX-Slow: ",
 }
