@@ -114,7 +114,7 @@ cdef void read_connection(const char* p, const char* end, HeadFacts* f) noexcept
 
 
 cdef void read_keep_alive(const char* p, const char* end, HeadFacts* f) noexcept nogil:
-    # `timeout=5, max=100` in any order (RFC 2068 section 19.7.1.1); the shortest timeout counts, what cannot be read does not.
+    # `timeout=5, max=100` in any order (RFC 2068 section 19.7.1.1). The last readable timeout counts; Fallback reads the same.
     cdef const char* a
     cdef const char* z
     cdef int64_t v
@@ -135,13 +135,12 @@ cdef void read_keep_alive(const char* p, const char* end, HeadFacts* f) noexcept
         if a == z or a[0] != c'=':
             continue
         a += 1
-        while a < z and blank(a[0]):
+        while a < z and a[0] == c'"':
             a += 1
-        if z - a > 2 and a[0] == c'"' and (z - 1)[0] == c'"':
-            a += 1
+        while z > a and (z - 1)[0] == c'"':
             z -= 1
-        v = read_digits(a, z)
-        if v >= 0 and (f.keep_alive_timeout < 0 or v < f.keep_alive_timeout):
+        v = read_digits(a, z) if z - a <= 9 else -1
+        if v >= 0:
             f.keep_alive_timeout = v
 
 
