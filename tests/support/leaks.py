@@ -37,10 +37,10 @@ def _threads() -> dict[int, str]:
 
 
 def _counts() -> dict[str, int]:
-    """`live()` of every part of the package that has one and is imported."""
+    """`live()` of every compiled module that has one and is imported."""
     out = {}
     for name, module in sorted(sys.modules.items()):
-        if name.startswith("pooledhttp.") and hasattr(module, "live"):
+        if name.startswith("pooledhttp._") and hasattr(module, "live"):
             out.update({f"{name}: {what}": n for what, n in module.live().items()})
     return out
 
@@ -69,10 +69,10 @@ def _left(before: Snapshot) -> list[str]:
     return out
 
 
-def check(before: Snapshot) -> list[str]:
-    """What is there beyond `before` and does not go within PATIENCE; a line each."""
+def check(before: Snapshot, patience: float | None = None) -> list[str]:
+    """What is there beyond `before` and does not go within `patience` seconds (PATIENCE); a line each."""
     _close_idle()
-    until, collected, pause = time.monotonic() + PATIENCE, False, 0.001
+    until, collected, pause = time.monotonic() + (PATIENCE if patience is None else patience), False, 0.001
     while left := _left(before):
         if time.monotonic() > until:
             return left

@@ -1,0 +1,1 @@
+"""Three HTTPS microservices, an aggregator that calls them, and what keeping connections is worth: `make run`."""
