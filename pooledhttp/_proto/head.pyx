@@ -81,10 +81,10 @@ cdef inline size_t find_end(const char* buf, size_t n, size_t* scanned, bint* ba
 
 
 cdef inline int64_t read_digits(const char* p, const char* end) noexcept nogil:
-    # 1*DIGIT up to the largest int64; -1 for anything else.
+    # 1*DIGIT up to the largest int64; -1 for anything else, and for more digits than that has: h11 counts leading zeros too.
     cdef int64_t v = 0
     cdef int d
-    if p == end:
+    if p == end or end - p > 19:
         return -1
     while p < end:
         d = p[0] - c'0'

@@ -4,7 +4,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -36,7 +35,7 @@ GOOD: dict[str, tuple[bytes, dict[str, int]]] = {
     "599": (resp(start=b"HTTP/1.1 599"), {"status": 599}),
     "204": (resp(start=b"HTTP/1.1 204 No Content"), {"status": 204}),
     "length 0": (resp(b"Content-Length: 0"), {"content_length": 0}),
-    "leading zeros": (resp(b"Content-Length: 0000000000000000000000017"), {"content_length": 17}),
+    "leading zeros": (resp(b"Content-Length: 0000000000000000017"), {"content_length": 17}),
     "largest length": (resp(b"Content-Length: 9223372036854775807"), {"content_length": 2**63 - 1}),
     "length, any case": (resp(b"cOnTeNt-LeNgTh:\t 12 \t"), {"content_length": 12}),
     "length, no blank": (resp(b"content-length:12"), {"content_length": 12}),
@@ -127,6 +126,7 @@ UNSURE: dict[str, bytes] = {
     "lengths that agree": resp(b"Content-Length: 5", b"Content-Length: 5"),
     "length just too large": resp(b"Content-Length: 9223372036854775808"),
     "length of 20 digits": resp(b"Content-Length: 99999999999999999999"),
+    "20 digits with zeros": resp(b"Content-Length: 00000000000000000017"),
     "length of 2**64 + 5": resp(b"Content-Length: 18446744073709551621"),
     "arabic digits": resp(b"Content-Length: \xd9\xa5"),
     "coding and length": resp(b"Transfer-Encoding: chunked", b"Content-Length: 5"),
@@ -171,7 +171,7 @@ def test_decided(data: bytes, differs: dict[str, int]) -> None:
 def test_decided_however_it_is_split(data: bytes, differs: dict[str, int]) -> None:
     whole = testing.head(data)
     body = b"x\r\n\r\n"
-    ways: list[Any] = [range(len(data)), *([i] for i in range(len(data)))]
+    ways = [list(range(len(data))), *([i] for i in range(len(data)))]
     for splits in ways[:400]:
         status, facts, there = testing.head_in_pieces(data + body, splits)
         assert (status, facts) == whole[:2]
