@@ -145,12 +145,14 @@ def decode(const unsigned char[::1] data not None, splits=(), size_t cap=1 << 16
     (status, body, offset reached, state, left). "more": `data` ended first.
     """
     d = Decoder()
-    cdef size_t at = 0, end
+    cdef size_t at = 0, end, fed = 0
     body = bytearray()
-    status = "more"
+    kept = b""
     for end in [*splits, data.shape[0]]:
+        kept += bytes(data[fed:end])
+        fed = end
         while True:
-            status, used, out, _ = d.feed(data[at:end], cap, in_place, before)
+            status, used, out, kept = d.feed(kept, cap, in_place, before)
             at += used
             body += out
             if status != "more":
