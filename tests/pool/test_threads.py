@@ -70,7 +70,7 @@ def in_threads(work: Callable[[int], None], n: int = THREADS) -> None:
         try:
             start.wait(PATIENCE)
             work(i)
-        except BaseException as exc:  # noqa: BLE001 - raised in the test's own thread
+        except BaseException as exc:
             errors.append(exc)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(n)]
@@ -100,7 +100,7 @@ class Checker:
                 if self.sweep:
                     self.pool.sweep(time.monotonic_ns())
                 self.looks += 1
-        except BaseException as exc:  # noqa: BLE001 - raised in the test's own thread
+        except BaseException as exc:
             self._failure = exc
 
     def __enter__(self) -> Checker:
