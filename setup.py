@@ -87,7 +87,8 @@ def cythonized(exts: list[Extension], **options: object) -> list[Extension]:
 
     started = time.time_ns()
     with _listening() as heard:
-        out: list[Extension] = cythonize(exts, nthreads=jobs() if len(exts) > 1 else 0, compiler_directives=DIRECTIVES,
+        out: list[Extension] = cythonize(  # type: ignore[no-untyped-call,unused-ignore]
+            exts, nthreads=jobs() if len(exts) > 1 else 0, compiler_directives=DIRECTIVES,
                                          annotate="fullc" if _switch("POOLEDHTTP_ANNOTATE", False) else False, **options)
     if strict() and COMPLAINT.search(heard[0]):
         for ext in out:
@@ -115,7 +116,8 @@ class BuildExt(build_ext):
             return
         # An editable install builds in a new directory each time; this one stays, so only what changed is compiled.
         before = self.build_lib, self.build_temp
-        base = ROOT / "build" / f"inplace-{sys.implementation.cache_tag}-{self.plat_name}{'-debug' if _switch('POOLEDHTTP_DEBUG', False) else ''}"
+        debug = "-debug" if _switch("POOLEDHTTP_DEBUG", False) else ""
+        base = ROOT / "build" / f"inplace-{sys.implementation.cache_tag}-{self.plat_name}{debug}"
         self.build_lib, self.build_temp = str(base / "lib"), str(base / "temp")
         try:
             super().run()

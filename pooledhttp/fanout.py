@@ -102,7 +102,7 @@ class _Threads:
             return
         try:
             task.response = _fetch(self.client, task.item, self.options, self.cancel)
-        except BaseException as e:                   # noqa: BLE001 - it is raised in the caller's thread, at its turn
+        except BaseException as e:
             task.error = e
         self.done.put(task)
         if self.leaving:                             # after the put: either the loop's own clearing up sees it, or this does
@@ -266,7 +266,7 @@ def _loop(source: Iterator[Any], total: int | None, crew: _Threads | _Pool, ahea
                     item = next(source)
                 except StopIteration:
                     more = False
-                except Exception as e:           # noqa: BLE001 - raised below
+                except Exception as e:
                     failure = e
                     more = False
                 else:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from pooledhttp._proto.writer import check_method, check_target, field_block
 from pooledhttp.auth import BasicAuth
 from pooledhttp.content import BodySource, ChunkedBody, GoneBody, encode_body
-from pooledhttp.errors import LocalProtocolError
+from pooledhttp.errors import InvalidURL, LocalProtocolError
 from pooledhttp.headers import Headers, HeaderTypes, wire_bytes
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_REPLAY, FLAG_STREAM
-from pooledhttp.url import URL, Params
+from pooledhttp.url import URL, Params, redact
 
 # RFC 9110 section 9.2.1: safe to send again where nobody knows whether the server saw it.
 _REPLAYABLE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
@@ -70,7 +70,10 @@ class Request:
         self.complete = False
         if target.userinfo:
             if "authorization" not in self.headers:
-                BasicAuth(target.username, target.password)(self)
+                try:
+                    BasicAuth(target.username, target.password)(self)
+                except ValueError as e:
+                    raise InvalidURL(f"{e}, in the URL {redact(target)}") from None
             target = target.without_userinfo()
         target.effective_port                                           # noqa: B018 - the scheme is one we speak
         self.url = target
@@ -153,14 +156,14 @@ class Request:
                 continue
             if lower == "idempotency-key":
                 flags = FLAG_REPLAY
-            pairs.append((name, value if value.isascii() else wire_bytes(value)))
+            pairs.append((name, value))
         authority = url.authority.encode("ascii")
         if framing:
             hosts = framing.get("host")
             if hosts:
                 if len(hosts) > 1:
                     raise LocalProtocolError("more than one Host header")
-                authority = field_block([("Host", wire_bytes(hosts[0]))])[6:-2]
+                authority = field_block([("Host", hosts[0])])[6:-2]
             body = _frame(body, framing)
         if isinstance(body, BodySource) and body.length == 0:
             body = b""

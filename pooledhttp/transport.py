@@ -9,14 +9,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
 from pooledhttp._core import runtime
 from pooledhttp._core.limits import Limits
-from pooledhttp._net import tlsconfig
-from pooledhttp._net.dial import Dial, DialSpec
+from pooledhttp._net import helpers, tlsconfig
+from pooledhttp._net.dial import DeadlinePassed, Dial, DialSpec
 from pooledhttp._net.resolver import Resolver
 from pooledhttp._pool import pool as _pool
 from pooledhttp._pool.janitor import janitor
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
-Canceller = _cancel.Canceller
+Canceller: TypeAlias = _cancel.Canceller
 
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
 _ORPHAN_NS = 30_000_000_000
@@ -96,7 +96,8 @@ class Transport(Tripper):
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
         super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives)
-        self._resolver = Resolver(resolver, ttl=0.0 if disable_keep_alives else dns_cache_ttl)
+        self._resolver = Resolver(resolver, ttl=dns_cache_ttl)
+        self._fresh_dns = disable_keep_alives
         self._tls = tlsconfig.settings(verify, cert)
         self._server_hostname, self._uds = server_hostname, uds
         self._dialing: dict[str, Any] = {
@@ -113,7 +114,7 @@ class Transport(Tripper):
         tls = None
         if key.startswith("https:"):
             tls = self._tls
-        return DialSpec(host=host, port=port, tls=tls, server_hostname=self._server_hostname, uds=self._uds, **self._dialing)
+        return DialSpec(host=host, port=port, tls=tls, fresh_dns=self._fresh_dns, server_hostname=self._server_hostname, uds=self._uds, **self._dialing)
 
     def new_dial(self, spec: DialSpec, limits: Limits) -> Dial:
         """A dial that was not begun yet."""
@@ -127,10 +128,10 @@ class Transport(Tripper):
                 self._orphans[home.key] = n + 1
         if n < _ORPHANS_PER_HOST:
             try:
-                threading.Thread(target=self._finish_dial, args=(dial, home), name="pooledhttp-dial", daemon=True).start()
+                helpers.shared.submit(f"dial {home.key}", lambda: self._finish_dial(dial, home))
                 return
             except RuntimeError:
-                # The interpreter is ending and takes no new threads.
+                # No thread to be had: the interpreter is ending.
                 self._end_orphan(home)
         dial.abandon()
         self.adopted(home, None, ())
@@ -139,7 +140,8 @@ class Transport(Tripper):
         stream: Stream | None = None
         try:
             stream = dial.run(time.monotonic_ns() + _ORPHAN_NS, None)
-        except Exception:  # noqa: BLE001 - nobody waits for this dial: that it failed is counted, the next request will say why
+        except (errors.Error, DeadlinePassed, OSError):
+            # Nobody waits for this dial. That it failed is counted; the next request that dials will say why.
             stream = None
         finally:
             self._end_orphan(home)
@@ -229,6 +231,7 @@ def _after_fork_in_child() -> None:
     runtime.forget_threads()
     janitor.reset_after_fork()
     tlsconfig.reset_after_fork()
+    helpers.shared.reset_after_fork()
     for transport in list(_all):
         transport._orphans = {}
         transport._orphans_lock = threading.Lock()

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +35,9 @@ def resolve(host: str, port: int) -> list[tuple[int, Any]]:
 
 
 client = pooledhttp.Client(timeout=5.0, transport=pooledhttp.Transport(
-    verify=options.ca, resolver=resolve, disable_keep_alives=options.disable_keep_alives))
-workers = ThreadPoolExecutor(64, thread_name_prefix="worker")
+    verify=ssl.create_default_context(cafile=options.ca),          # `verify=options.ca` would do, and load it at the first request
+    resolver=resolve, disable_keep_alives=options.disable_keep_alives))
+workers = ThreadPoolExecutor(32, thread_name_prefix="worker")
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -56,14 +58,14 @@ class Server(ThreadingMixIn, WSGIServer):
 
     def server_bind(self) -> None:
         # WSGIServer would look up the machine's name here, which can take seconds.
-        socket.socket.bind(self.socket, self.server_address)  # type: ignore[arg-type]
+        socket.socket.bind(self.socket, self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
         self.setup_environ()
 
 
 class Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 

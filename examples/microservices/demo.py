@@ -90,7 +90,8 @@ def measure(run: Run, screen: Screen, services: list[Child], aggregator: Child, 
 
 def demo(rate: float, seconds: float) -> int:
     runs = [Run("kept connections"), Run("disable_keep_alives")]
-    print(f"Three HTTPS services that take 50 ms each; an aggregator that calls all three for every request, {rate:g} times a second.\n", flush=True)
+    print(f"Three HTTPS services that take 50 ms each; an aggregator that calls all three for every request, {rate:g} times a second.\n",
+          flush=True)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pooledhttp-")))
         certificates(directory)
@@ -111,7 +112,8 @@ def demo(rate: float, seconds: float) -> int:
 
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m examples.microservices", description=(__doc__ or "").split("\n")[0])
-    arguments.add_argument("--seconds", type=float, default=float(os.environ.get("DURATION") or 10), help="of each of the two runs (default: $DURATION or 10)")
+    arguments.add_argument("--seconds", type=float, default=float(os.environ.get("DURATION") or 10),
+                           help="of each of the two runs (default: $DURATION or 10)")
     arguments.add_argument("--rate", type=float, default=100.0, help="aggregated requests a second (default: 100)")
     options = arguments.parse_args()
     signal.signal(signal.SIGINT, _interrupt)

@@ -108,10 +108,12 @@ def conclusion(kept: Run, closed: Run) -> str:
     """What the reader should take home, from the numbers."""
     per = kept.calls / kept.handshakes if kept.handshakes else 0.0
     return (
-        f"Kept connections: {kept.calls:,} calls by {kept.dials:,} dials and {kept.handshakes:,} TLS handshakes, one for every {per:,.0f} calls. "
+        f"Kept connections: {kept.calls:,} calls by {kept.dials:,} dials and {kept.handshakes:,} TLS handshakes, one for every "
+        f"{per:,.0f} calls. "
         f"Without keep-alives: {closed.calls:,} calls, {closed.dials:,} dials, {closed.handshakes:,} handshakes.\n"
         f"For the same load the median request took {kept.p50 * 1e3:.0f} ms against {closed.p50 * 1e3:.0f} ms "
-        f"(the slowest hundredth {kept.p99 * 1e3:.0f} against {closed.p99 * 1e3:.0f}), where the services themselves take 50; without keep-alives the aggregator "
-        f"used {_against(kept.cpu, closed.cpu)} processor time ({closed.cpu:.1f} s, not {kept.cpu:.1f}), on top of what the handshakes cost the servers.\n"
+        f"(the slowest hundredth {kept.p99 * 1e3:.0f} against {closed.p99 * 1e3:.0f}), where the services themselves take 50. Without "
+        f"keep-alives the aggregator used {_against(kept.cpu, closed.cpu)} processor time ({closed.cpu:.1f} s beside {kept.cpu:.1f} s), "
+        f"and the servers paid for {closed.handshakes:,} handshakes.\n"
         "So: one Client for the whole process, shared by all its threads, and nothing else to configure. disable_keep_alives=True is for "
         "what breaks reused connections, or must look the address up each time.")

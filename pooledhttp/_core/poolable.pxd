@@ -5,7 +5,7 @@ cdef enum SlotState:
     SL_NEW = 0          # made, not registered
     SL_ACTIVE = 1       # checked out (in_use >= 1)
     SL_IDLE = 2         # on the idle lists
-    SL_CLAIMED = 3      # taken off the lists by the janitor or by a closer, outside the lock
+    SL_CLAIMED = 3      # idle and readable: the janitor looks at it, outside the lock
     SL_DEAD = 4         # counted as closed; whoever holds the GIL next drops the pool's reference
     SL_CURSOR = 5       # not a connection: marks a sweep's place in the pool's idle list
 

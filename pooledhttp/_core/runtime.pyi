@@ -1,3 +1,6 @@
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class WakeHandle:
     def fileno(self) -> int: ...
     def signal(self) -> None: ...

@@ -3,7 +3,7 @@ from libc.stdlib cimport free, malloc
 
 from pooledhttp._core.compat cimport (
     c_close, ph_add_int, ph_gil_releases, ph_load_int, ph_wake_drain, ph_wake_open, ph_wake_write, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+    pthread_mutex_t, pthread_mutex_trylock, pthread_mutex_unlock,
 )
 
 import threading
@@ -22,11 +22,12 @@ pthread_mutex_init(&_lock, NULL)
 cdef char* buffer_take() noexcept nogil:
     global _n_free
     cdef char* buf = NULL
-    pthread_mutex_lock(&_lock)
-    if _n_free > 0:
-        _n_free -= 1
-        buf = _free[_n_free]
-    pthread_mutex_unlock(&_lock)
+    # Tried, not waited for: some callers hold the GIL, and malloc is a fair second choice.
+    if pthread_mutex_trylock(&_lock) == 0:
+        if _n_free > 0:
+            _n_free -= 1
+            buf = _free[_n_free]
+        pthread_mutex_unlock(&_lock)
     if buf == NULL:
         buf = <char*>malloc(BUFFER_SIZE)
     if buf != NULL:
@@ -39,12 +40,12 @@ cdef void buffer_give(char* buf) noexcept nogil:
     if buf == NULL:
         return
     ph_add_int(&_out, -1)
-    pthread_mutex_lock(&_lock)
-    if _n_free < KEEP:
-        _free[_n_free] = buf
-        _n_free += 1
-        buf = NULL
-    pthread_mutex_unlock(&_lock)
+    if pthread_mutex_trylock(&_lock) == 0:
+        if _n_free < KEEP:
+            _free[_n_free] = buf
+            _n_free += 1
+            buf = NULL
+        pthread_mutex_unlock(&_lock)
     if buf != NULL:
         free(buf)
 

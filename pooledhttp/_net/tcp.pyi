@@ -1,8 +1,11 @@
 import socket
 
+from typing_extensions import Self, disjoint_base
+
 from pooledhttp._net.stream import Stream
 
+@disjoint_base
 class TcpStream(Stream):
-    def __init__(self, sock: socket.socket | int) -> None: ...
+    def __new__(cls, sock: socket.socket | int) -> Self: ...
 
 def gil_releases() -> int: ...

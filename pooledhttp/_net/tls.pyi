@@ -1,16 +1,19 @@
 import socket
 import ssl
 
+from typing_extensions import Self, disjoint_base
+
 from pooledhttp._net.stream import Stream
 
+@disjoint_base
 class TlsStream(Stream):
-    def __init__(
-        self,
+    def __new__(
+        cls,
         sock: socket.socket | None,
         context: ssl.SSLContext,
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def fileno(self) -> int: ...
     def handshake_step(self) -> str: ...
     @property

@@ -30,17 +30,17 @@ cdef enum:
 cdef object SSLError = None
 cdef object WantRead = None
 cdef object ZeroReturn = None
-cdef object EOFError_ = None
+cdef object EndError = None
 cdef object MemoryBIO = None
 
 
 cdef int _load_ssl() except -1:
-    global SSLError, WantRead, ZeroReturn, EOFError_, MemoryBIO
+    global SSLError, WantRead, ZeroReturn, EndError, MemoryBIO
     import ssl
     SSLError = ssl.SSLError
     WantRead = ssl.SSLWantReadError
     ZeroReturn = ssl.SSLZeroReturnError
-    EOFError_ = ssl.SSLEOFError
+    EndError = ssl.SSLEOFError
     MemoryBIO = ssl.MemoryBIO
     return 0
 
@@ -114,7 +114,7 @@ cdef class TlsStream(Stream):
                 if got == ST_AGAIN:
                     return "read"
                 if got == ST_EOF:
-                    raise EOFError_(8, "the peer closed the connection during the TLS handshake")
+                    raise EndError(8, "the peer closed the connection during the TLS handshake")
                 if got < 0:
                     raise OSError(self.err, os.strerror(self.err))
                 if self.n_first < <int>sizeof(self.first):
@@ -245,7 +245,7 @@ cdef class TlsStream(Stream):
         # The socket ended without close_notify: whatever was read until its end may lack the rest.
         self.truncated = True
         if status == ST_EOF:
-            self.exc = EOFError_(8, "the TLS connection was truncated: the peer ended it without close_notify")
+            self.exc = EndError(8, "the TLS connection was truncated: the peer ended it without close_notify")
             status = ST_TLS
         else:
             self.exc = OSError(self.err, f"the TLS connection was truncated: {os.strerror(self.err)}")

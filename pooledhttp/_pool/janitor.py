@@ -26,7 +26,8 @@ class Janitor:
         self._reset()
 
     def _reset(self) -> None:
-        # Re-entrant: a collected response may give its connection back while this very thread holds it.
+        # Re-entrant: a collected response may give its connection back, and call `watch`, while this very thread holds it. So whatever
+        # is done under it stays right where `watch` runs between any two steps.
         self._lock = threading.RLock()
         self._pools: weakref.WeakSet[Sweepable] = weakref.WeakSet()
         self._nudged = threading.Event()
@@ -40,41 +41,44 @@ class Janitor:
             pool.watched = True
             self._pools.add(pool)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="pooledhttp-janitor", daemon=True)
+                thread = self._thread = threading.Thread(target=self._run, name="pooledhttp-janitor", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:
-                    # The interpreter is ending and takes no new threads; it closes every descriptor itself.
+                    # The interpreter is ending and takes no new threads (it closes every descriptor itself), or there are too many
+                    # threads: the next request tries again.
+                    self._thread = None
                     pool.watched = False
-                    return
-                self._thread = thread
 
     def nudge(self) -> None:
         """Something was closed: look now whether anything still idles."""
         self._nudged.set()
 
     def _run(self) -> None:
-        nudged = self._nudged
-        while True:
-            nudged.wait(TICK)
-            nudged.clear()
+        me = threading.current_thread()
+        while self._thread is me:
+            self._nudged.wait(TICK)
+            self._nudged.clear()
             with self._lock:
                 pools = list(self._pools)
-            for pool in pools:
-                if pool.sweep(time.monotonic_ns()) == 0:
-                    with self._lock:
-                        # A request gives back without this lock, then looks at `watched`: cleared first, looked at second.
-                        pool.watched = False
-                        if pool.idle:
-                            pool.watched = True
-                        else:
-                            self._pools.discard(pool)
-            pools.clear()
-            pool = None  # type: ignore[assignment]  # a pool that nobody else holds must not live on here
+            while pools:
+                # One that nobody else holds must not live on in a variable here.
+                self._sweep(pools.pop())
             with self._lock:
-                if not self._pools:
-                    self._thread = None
-                    return
+                # First off, then a look, so that what came in between has started another thread, or is seen here.
+                self._thread = None
+                if self._pools:
+                    self._thread = me
+
+    def _sweep(self, pool: Sweepable) -> None:
+        if pool.sweep(time.monotonic_ns()):
+            return
+        with self._lock:
+            # A request gives back without this lock, then looks at `watched`: cleared first, looked at second.
+            self._pools.discard(pool)
+            pool.watched = False
+            if pool.idle:
+                self.watch(pool)
 
     def reset_after_fork(self) -> None:
         """In the child: the thread is not here."""

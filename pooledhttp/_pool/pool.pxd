@@ -79,8 +79,10 @@ cdef class Pool:
     cdef int64_t lifetime
     cdef int fifo
     cdef int closed
+    cdef int ended                   # close(cancel=True): what is in flight ends
     cdef int keep_none               # close_idle_connections(): what comes back is closed, until the next request
     cdef int max_hosts
+    cdef int fold_at                 # at so many hosts, the quiet ones fold
     cdef public bint watched         # the janitor knows that something may be idle here
 
     cpdef Host host(self, str key)
@@ -90,17 +92,19 @@ cdef class Pool:
 
 
 # Acquire. `first`: count the request. ST_OK: *out is the caller's. ST_NEED_GIL: dial (counted; end it by pool_dialed or
-# pool_dial_failed). ST_MORE: at the limit, call again with a waiter; with one: queued. ST_CLOSED. ST_AGAIN: the host was folded.
+# pool_dial_failed). ST_MORE: at the limit, call again with a waiter; with one: queued, or told at once (W_CLOSED) that
+# close(cancel=True) ended everything. ST_CLOSED. ST_AGAIN: the host was folded.
 cdef int pool_checkout(Pool p, HostSlots* h, Holder* holder, Waiter* w, bint first, int64_t now, Slot** out, Slot** dead) noexcept nogil
-# A dialing request joins the queue for whatever is given back first: ST_OK: there was one on offer, *out; else ST_MORE.
+# A dialing request joins the queue for whatever is given back first: ST_OK: there was one on offer, *out; else ST_MORE, as above.
 cdef int pool_race(Pool p, HostSlots* h, Waiter* w, int64_t now, Slot** out, Slot** dead) noexcept nogil
 # Leave the queue. Says what was granted meanwhile: W_QUEUED (nothing), W_CONN, W_DIAL, W_CLOSED.
 cdef int pool_leave(Pool p, HostSlots* h, Waiter* w) noexcept nogil
 cdef int pool_waiter_state(Pool p, Waiter* w) noexcept nogil
-# A dial ended well: the connection is registered and the caller's (holder given), or idle at once (holder NULL).
+# A dial ended well: the connection is registered and the caller's (holder given), or idle at once (holder NULL). It is
+# interrupted at once where close(cancel=True) came meanwhile.
 cdef void pool_dialed(Pool p, Host host, Poolable c, Holder* holder, int64_t now, Slot** dead)
 cdef void pool_dial_failed(Pool p, HostSlots* h) noexcept nogil
-# Give back: verdict RE_REUSE, or the reason against it. `idle_limit`: ns it may idle at most, -1 none. `used`: it carried a request;
+# Give back: verdict RE_REUSE, or the reason against it. Returns RE_REUSE, or why it is closed. `idle_limit`: ns it may idle at most, -1 none. `used`: it carried a request;
 # else it was found dead, or came too late to be wanted. Each taking is also a reference on the slot, which slot_release ends.
 cdef int pool_give(Pool p, Slot* s, int verdict, int64_t idle_limit, bint used, int64_t now, Slot** dead) noexcept nogil
 cdef void slot_release(Slot* s) noexcept nogil

@@ -79,6 +79,33 @@ cdef inline void _unoffer(HostSlots* h, Slot* s) noexcept nogil:
     s.free_prev = s.free_next = NULL
 
 
+cdef inline void _reoffer(HostSlots* h, Slot* s, bint fifo) noexcept nogil:
+    # At the place of its age: looked for from the end where somebody passed over it, so it is near.
+    cdef Slot* newer = h.free_tail
+    if s.on_offer:
+        return
+    if fifo:
+        while newer != NULL and newer.idle_since < s.idle_since:
+            newer = newer.free_prev
+    elif h.free_head != NULL and h.free_head.idle_since > s.idle_since:
+        newer = h.free_head
+        while newer.free_next != NULL and newer.free_next.idle_since > s.idle_since:
+            newer = newer.free_next
+    else:
+        newer = NULL
+    if newer == NULL:
+        _offer(h, s)
+        return
+    s.on_offer = 1
+    s.free_prev = newer
+    s.free_next = newer.free_next
+    if newer.free_next != NULL:
+        newer.free_next.free_prev = s
+    else:
+        h.free_tail = s
+    newer.free_next = s
+
+
 cdef inline void _lru_push(Pool p, Slot* s) noexcept nogil:
     s.lru_prev = NULL
     s.lru_next = p.lru_head
@@ -112,16 +139,21 @@ cdef inline void _lru_before(Pool p, Slot* cursor, Slot* s) noexcept nogil:
     s.lru_next = cursor
 
 
-cdef inline void _queue(HostSlots* h, Waiter* w) noexcept nogil:
+cdef inline void _queue(HostSlots* h, Waiter* w, bint first) noexcept nogil:
+    # At the end; at the front where it had its turn already, and what it got was dead.
     w.state = W_QUEUED
     w.slot = NULL
-    w.next = NULL
-    w.prev = h.wait_tail
-    if h.wait_tail != NULL:
+    w.next = w.prev = NULL
+    if h.wait_head == NULL:
+        h.wait_head = h.wait_tail = w
+    elif first:
+        w.prev = h.wait_tail
         h.wait_tail.next = w
+        h.wait_tail = w
     else:
+        w.next = h.wait_head
+        h.wait_head.prev = w
         h.wait_head = w
-    h.wait_tail = w
     if not w.dialing:
         h.n_waiting += 1
 
@@ -150,13 +182,20 @@ cdef inline void _tell(Wakes* out, Wake* wake) noexcept nogil:
 
 cdef inline bint _expired_locked(Pool p, Slot* s, int64_t now, int* reason) noexcept nogil:
     if s.die_at >= 0 and now >= s.die_at:
-        reason[0] = RE_LIFETIME
+        reason[0] = RE_LIFETIME if s.die_at > 0 else s.reason
         return True
     if s.in_use == 0 and ((p.idle_timeout >= 0 and now - s.idle_since >= p.idle_timeout)
                           or (s.idle_limit >= 0 and now - s.idle_since >= s.idle_limit)):
         reason[0] = RE_IDLE_TIMEOUT
         return True
     return False
+
+
+cdef inline void _condemn_locked(Slot* s, int reason) noexcept nogil:
+    # Not closed yet, for somebody still uses it or looks at it; but it serves nobody else.
+    if s.die_at != 0:
+        s.die_at = 0
+        s.reason = reason
 
 
 cdef inline void _take_locked(Pool p, HostSlots* h, Slot* s, Holder* holder) noexcept nogil:
@@ -179,13 +218,11 @@ cdef inline void _grant_dial_locked(Pool p, HostSlots* h, Wakes* out) noexcept n
     # Room for one more connection: the first request that waits for it may dial.
     ph_assert_locked()
     cdef Waiter* w
-    if out.n >= BATCH or (p.max_per_host > 0 and h.n_open + h.n_dialing >= p.max_per_host):
+    if h.n_waiting == 0 or out.n >= BATCH or (p.max_per_host > 0 and h.n_open + h.n_dialing >= p.max_per_host):
         return
     w = h.wait_head
-    while w != NULL and w.dialing:
+    while w.dialing:
         w = w.next
-    if w == NULL:
-        return
     _unqueue(h, w)
     w.state = W_DIAL
     h.n_dialing += 1
@@ -230,9 +267,14 @@ cdef void _serve_locked(Pool p, HostSlots* h, Wakes* out) noexcept nogil:
     ph_assert_locked()
     cdef Waiter* w
     cdef Slot* s
-    while h.wait_head != NULL and h.free_head != NULL and out.n < BATCH:
-        w = h.wait_head
+    while h.wait_head != NULL and out.n < BATCH:
         s = h.free_head
+        if s == NULL:
+            return
+        if s.state == SL_CLAIMED:
+            _unoffer(h, s)
+            continue
+        w = h.wait_head
         _unqueue(h, w)
         w.state = W_CONN
         w.slot = s
@@ -244,7 +286,6 @@ cdef void _serve_locked(Pool p, HostSlots* h, Wakes* out) noexcept nogil:
 cdef void _settle_locked(Pool p, HostSlots* h, Slot* s, int64_t now, Slot** dead, Wakes* out) noexcept nogil:
     # A live connection has room: to the queue, else it stays on offer; idle where nobody uses it, within the limits.
     ph_assert_locked()
-    cdef Slot* old
     _offer(h, s)
     _serve_locked(p, h, out)
     if s.in_use > 0:
@@ -255,6 +296,16 @@ cdef void _settle_locked(Pool p, HostSlots* h, Slot* s, int64_t now, Slot** dead
     _lru_push(p, s)
     h.n_idle += 1
     p.n_idle += 1
+    if s != h.free_head:            # a shared one was on offer all along, at the place of its dial
+        _unoffer(h, s)
+        _offer(h, s)
+    _trim_locked(p, h, dead, out)
+
+
+cdef void _trim_locked(Pool p, HostSlots* h, Slot** dead, Wakes* out) noexcept nogil:
+    # One more is idle: over a limit, the oldest goes.
+    ph_assert_locked()
+    cdef Slot* old
     if p.max_idle_per_host > 0 and h.n_idle > p.max_idle_per_host:
         old = h.free_tail
         while old != NULL and old.state != SL_IDLE:
@@ -263,7 +314,7 @@ cdef void _settle_locked(Pool p, HostSlots* h, Slot* s, int64_t now, Slot** dead
             _retire_locked(p, old, RE_EVICTED, dead, out)
     if p.max_idle > 0 and p.n_idle > p.max_idle:
         old = p.lru_tail
-        while old != NULL and old.state == SL_CURSOR:
+        while old != NULL and old.state != SL_IDLE:
             old = old.lru_prev
         if old != NULL:
             _retire_locked(p, old, RE_EVICTED, dead, out)
@@ -298,9 +349,13 @@ cdef Slot* _pick_locked(Pool p, HostSlots* h, int64_t now, Slot** dead, Wakes* o
     cdef int reason = 0
     while True:
         s = h.free_tail if p.fifo else h.free_head
-        if s == NULL or not _expired_locked(p, s, now, &reason):
+        if s == NULL:
             return s
-        if s.in_use > 0:
+        if s.state == SL_CLAIMED:
+            _unoffer(h, s)          # the janitor looks at it just now, and puts it back
+        elif not _expired_locked(p, s, now, &reason):
+            return s
+        elif s.in_use > 0:
             _unoffer(h, s)          # shared and past its life: no new request; its last one closes it
         else:
             _retire_locked(p, s, reason, dead, out)
@@ -314,15 +369,24 @@ cdef int pool_checkout(Pool p, HostSlots* h, Holder* holder, Waiter* w, bint fir
     _lock(p)
     if p.closed and first:
         st = ST_CLOSED
+    elif p.ended:
+        st = ST_MORE
+        if w != NULL:
+            w.state = W_CLOSED
+            _tell(&wakes, w.wake)
     elif h.folded:
         st = ST_AGAIN
     else:
         if first and p.keep_none and not p.closed:
             p.keep_none = 0
         h.last_used = now
-        s = _pick_locked(p, h, now, dead, &wakes)
+        # Nothing passes the queue: what is on offer while somebody waits is about to be handed over by `_notify`.
+        s = _pick_locked(p, h, now, dead, &wakes) if h.wait_head == NULL or not first else NULL
         if s != NULL:
             _take_locked(p, h, s, holder)
+            if p.fifo and s.on_offer:
+                _unoffer(h, s)
+                _offer(h, s)
             h.reuses += 1
             out[0] = s
             st = ST_OK
@@ -332,7 +396,7 @@ cdef int pool_checkout(Pool p, HostSlots* h, Holder* holder, Waiter* w, bint fir
                 w.dialing = 0
                 w.holder = holder
                 h.waits += 1
-                _queue(h, w)
+                _queue(h, w, first)
         else:
             h.n_dialing += 1
             h.dials += 1
@@ -350,15 +414,19 @@ cdef int pool_race(Pool p, HostSlots* h, Waiter* w, int64_t now, Slot** out, Slo
     cdef Wakes wakes
     wakes.n = 0
     _lock(p)
-    s = _pick_locked(p, h, now, dead, &wakes)
-    if s != NULL:
-        _take_locked(p, h, s, w.holder)
-        h.reuses += 1
-        out[0] = s
-        st = ST_OK
+    if p.ended:
+        w.state = W_CLOSED
+        _tell(&wakes, w.wake)
     else:
-        w.dialing = 1
-        _queue(h, w)
+        s = _pick_locked(p, h, now, dead, &wakes) if h.wait_head == NULL else NULL
+        if s != NULL:
+            _take_locked(p, h, s, w.holder)
+            h.reuses += 1
+            out[0] = s
+            st = ST_OK
+        else:
+            w.dialing = 1
+            _queue(h, w, True)
     _unlock(p)
     _notify(p, h, &wakes)
     return st
@@ -387,6 +455,7 @@ cdef void pool_dialed(Pool p, Host host, Poolable c, Holder* holder, int64_t now
     cdef HostSlots* h = &host.h
     cdef Slot* s = &c.slot
     cdef Wakes wakes
+    cdef int broken
     wakes.n = 0
     c.home = host
     s.host = <void*>h
@@ -401,7 +470,8 @@ cdef void pool_dialed(Pool p, Host host, Poolable c, Holder* holder, int64_t now
     s.refs = 1 if holder == NULL else 2
     with nogil:
         _lock(p)
-        h.n_dialing -= 1
+        if h.n_dialing > 0:             # 0: begun before a fork, ended in the child
+            h.n_dialing -= 1
         h.opened += 1
         h.n_open += 1
         h.n_active += 1
@@ -414,13 +484,17 @@ cdef void pool_dialed(Pool p, Host host, Poolable c, Holder* holder, int64_t now
         if holder != NULL:
             s.in_use = 1
             s.holder = holder
-            if s.in_use < s.capacity:
+            s.interrupted = p.ended
+            if s.in_use < s.capacity and not p.ended:
                 _settle_locked(p, h, s, now, dead, &wakes)
         elif p.closed or p.keep_none:
             _retire_locked(p, s, RE_SHUTDOWN, dead, &wakes)
         else:
             _settle_locked(p, h, s, now, dead, &wakes)
+        broken = s.interrupted
         _unlock(p)
+        if broken:                      # close(cancel=True) came while it was dialed; only this caller has it
+            c.interrupt()
         _notify(p, h, &wakes)
 
 
@@ -428,7 +502,8 @@ cdef void pool_dial_failed(Pool p, HostSlots* h) noexcept nogil:
     cdef Wakes wakes
     wakes.n = 0
     _lock(p)
-    h.n_dialing -= 1
+    if h.n_dialing > 0:                 # as above
+        h.n_dialing -= 1
     _grant_dial_locked(p, h, &wakes)
     _unlock(p)
     _notify(p, h, &wakes)
@@ -437,6 +512,7 @@ cdef void pool_dial_failed(Pool p, HostSlots* h) noexcept nogil:
 cdef int pool_give(Pool p, Slot* s, int verdict, int64_t idle_limit, bint used, int64_t now, Slot** dead) noexcept nogil:
     cdef HostSlots* h = <HostSlots*>s.host
     cdef Wakes wakes
+    cdef int reason = 0
     wakes.n = 0
     _lock(p)
     if s.state == SL_DEAD:          # abandoned by a fork
@@ -454,15 +530,18 @@ cdef int pool_give(Pool p, Slot* s, int verdict, int64_t idle_limit, bint used, 
             verdict = RE_CANCELLED
         elif p.closed or p.keep_none:
             verdict = RE_SHUTDOWN
-        elif s.die_at >= 0 and now >= s.die_at:
-            verdict = RE_LIFETIME
+        else:
+            s.idle_since = now
+            if _expired_locked(p, s, now, &reason):
+                verdict = reason
     if verdict == RE_REUSE:
         _settle_locked(p, h, s, now, dead, &wakes)
     elif s.in_use == 0:
-        _retire_locked(p, s, verdict, dead, &wakes)
+        _retire_locked(p, s, s.reason if s.die_at == 0 else verdict, dead, &wakes)
+        verdict = s.reason
     else:
         _unoffer(h, s)
-        s.die_at = 0                # the others on it finish; no new one comes
+        _condemn_locked(s, verdict)     # the others on it finish; no new one comes
     _unlock(p)
     _notify(p, h, &wakes)
     return verdict
@@ -470,6 +549,8 @@ cdef int pool_give(Pool p, Slot* s, int verdict, int64_t idle_limit, bint used, 
 
 cdef void pool_count(Pool p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil:
     _lock(p)
+    if h.folded:
+        counter = <uint64_t*>(<char*>&p.folded + (<char*>counter - <char*>h))
     counter[0] += n
     _unlock(p)
 
@@ -531,60 +612,62 @@ cdef int _slice_locked(Pool p, int64_t now, pollfd* fds, bint* last, Slot** dead
     return n
 
 
-cdef int _claim_locked(Pool p, pollfd* fds, int n, Slot** claimed) noexcept nogil:
-    # Between the cursors: whoever is still there was idle all the while, so its descriptor is the one polled.
+cdef Slot* _claim_locked(Pool p, pollfd* fds, int n) noexcept nogil:
+    # Between the cursors: whoever is still there was idle all the while, so its descriptor is the one polled. A claimed one keeps
+    # its places in the lists, so that it is as old afterwards as it was; nobody takes or closes it meanwhile, and it counts as active.
     ph_assert_locked()
     cdef Slot* s = p.cursor_a.lru_next
-    cdef Slot* after
+    cdef Slot* claimed = NULL
     cdef HostSlots* h
-    cdef int i = 0, got = 0
+    cdef int i = 0
     while s != &p.cursor_b:
-        after = s.lru_next
-        # Same order as noted; those gone meanwhile leave gaps.
-        while i < n and fds[i].fd != s.fd:
-            i += 1
-        if i < n and fds[i].revents:
-            h = <HostSlots*>s.host
-            _unoffer(h, s)
-            _lru_remove(p, s)
-            h.n_idle -= 1
-            p.n_idle -= 1
-            h.n_active += 1
-            s.state = SL_CLAIMED
-            s.dead_next = claimed[0]
-            claimed[0] = s
-            got += 1
-        s = after
-    return got
+        if s.fd >= 0:
+            # Same order as noted; those gone meanwhile leave gaps.
+            while i < n and fds[i].fd != s.fd:
+                i += 1
+            if i < n and fds[i].revents:
+                h = <HostSlots*>s.host
+                h.n_idle -= 1
+                p.n_idle -= 1
+                h.n_active += 1
+                s.state = SL_CLAIMED
+                s.dead_next = claimed
+                claimed = s
+        s = s.lru_next
+    return claimed
 
 
-cdef int _judge(Pool p, Slot* claimed, Slot** dead) noexcept nogil:
+cdef void _judge(Pool p, Slot* claimed, int64_t now, Slot** dead) noexcept nogil:
     # Idle and readable: a TLS ticket, or the end.
     cdef Slot* s
     cdef HostSlots* h
     cdef Wakes wakes
-    cdef int st, n = 0
-    cdef int64_t since
+    cdef int st, reason = 0
     while claimed != NULL:
         s = claimed
         claimed = s.dead_next
         s.dead_next = NULL
+        ph_assert_unlocked()
         st = (<Poolable>s.owner).on_readable()
         wakes.n = 0
         h = <HostSlots*>s.host
         _lock(p)
-        s.state = SL_ACTIVE
-        if st != ST_OK or s.interrupted:
+        s.state = SL_IDLE
+        h.n_idle += 1
+        p.n_idle += 1
+        h.n_active -= 1
+        if st != ST_OK:
             _retire_locked(p, s, RE_SERVER_CLOSED, dead, &wakes)
-            n += 1
         elif p.closed or p.keep_none:
             _retire_locked(p, s, RE_SHUTDOWN, dead, &wakes)
+        elif _expired_locked(p, s, now, &reason):
+            _retire_locked(p, s, reason, dead, &wakes)
         else:
-            since = s.idle_since
-            _settle_locked(p, h, s, since, dead, &wakes)
+            _reoffer(h, s, p.fifo)      # a request may have passed over it
+            _serve_locked(p, h, &wakes)
+            _trim_locked(p, h, dead, &wakes)
         _unlock(p)
         _notify(p, h, &wakes)
-    return n
 
 
 cdef int pool_sweep(Pool p, int64_t now, Slot** dead) noexcept nogil:
@@ -604,14 +687,12 @@ cdef int pool_sweep(Pool p, int64_t now, Slot** dead) noexcept nogil:
         wakes.n = 0
         n = _slice_locked(p, now, fds, &last, dead, &wakes)
         _unlock(p)
-        if wakes.n:
-            _wake_all(&wakes)
+        _wake_all(&wakes)
         if n > 0 and ph_poll(fds, n, 0) > 0:
-            claimed = NULL
             _lock(p)
-            _claim_locked(p, fds, n, &claimed)
+            claimed = _claim_locked(p, fds, n)
             _unlock(p)
-            _judge(p, claimed, dead)
+            _judge(p, claimed, now, dead)
         _lock(p)
         _lru_remove(p, &p.cursor_a)
         if last:
@@ -632,6 +713,39 @@ cdef void _wake_all(Wakes* out) noexcept nogil:
         wake_signal(out.w[i])
         wake_drop(out.w[i])
     out.n = 0
+
+
+cdef void _disown_locked(HostSlots* h, Slot** dead) noexcept nogil:
+    # After a fork. The thread that forked may have done so between any two stores of another thread that held the lock: so the lists
+    # are only walked forward, never mended, and the counts are made anew.
+    cdef Waiter* w = h.wait_head
+    cdef Waiter* behind
+    cdef Slot* s = h.all_head
+    cdef Slot* older
+    cdef uint64_t known = 0
+    cdef int i
+    while w != NULL:
+        behind = w.next
+        w.prev = w.next = NULL
+        w.state = W_OUT if w.dialing else W_CLOSED      # the forking thread's own dial goes on
+        w = behind
+    while s != NULL:
+        older = s.all_next
+        s.all_prev = s.all_next = s.free_prev = s.free_next = s.lru_prev = s.lru_next = NULL
+        s.on_offer = s.pins = s.interrupted = 0
+        s.holder = NULL
+        s.state = SL_DEAD
+        s.reason = RE_FORKED
+        s.dead_next = dead[0]
+        dead[0] = s
+        ph_add_int(&_open, -1)
+        s = older
+    h.wait_head = h.wait_tail = NULL
+    h.free_head = h.free_tail = h.all_head = NULL
+    h.n_idle = h.n_active = h.n_dialing = h.n_waiting = h.n_open = 0
+    for i in range(RE_COUNT):
+        known += h.closed[i]
+    h.closed[<int>RE_FORKED] += h.opened - known
 
 
 # --- the whole pool --------------------------------------------------------------------------------------------------------
@@ -671,6 +785,11 @@ cdef object _as_stats(HostSlots* h, object stats):
     return stats
 
 
+cdef int64_t _ns(object seconds):
+    # None and 0 are never, and so are centuries: they would not fit.
+    return <int64_t>(<double>seconds * 1e9) if seconds and seconds < 3e9 else -1
+
+
 cdef class Host:
     """One pool key's home: its connections, its queue, its counts."""
 
@@ -694,14 +813,15 @@ cdef class Pool:
         memset(&self.cursor_b, 0, sizeof(Slot))
         self.cursor_a.state = self.cursor_b.state = SL_CURSOR
         self.hosts = {}
-        self.hosts_lock = threading.Lock()
+        # Re-entrant: a signal handler, or a finalizer run by the collector, may ask for stats or make a request right here.
+        self.hosts_lock = threading.RLock()
         self.max_idle = max_idle
         self.max_idle_per_host = max_idle_per_host
         self.max_per_host = max_per_host
-        self.idle_timeout = <int64_t>(idle_timeout * 1e9) if idle_timeout else -1
-        self.lifetime = <int64_t>(lifetime * 1e9) if lifetime else -1
+        self.idle_timeout = _ns(idle_timeout)
+        self.lifetime = _ns(lifetime)
         self.fifo = fifo
-        self.max_hosts = max_hosts
+        self.max_hosts = self.fold_at = max_hosts
 
     def __dealloc__(self):
         # Dropped without close(): nobody is left who could use what idles here. Active ones keep the pool alive.
@@ -720,28 +840,32 @@ cdef class Pool:
         if host is not None and not host.h.folded:
             return host
         with self.hosts_lock:
+            if len(self.hosts) >= self.fold_at:
+                self._fold()
             host = self.hosts.get(key)
             if host is None or host.h.folded:
-                if len(self.hosts) >= self.max_hosts:
-                    self._fold()
                 host = Host(key)
                 host.h.last_used = ph_now()
                 self.hosts[key] = host
         return host
 
     cdef object _fold(self):
-        # An eighth at a time, so that the scan is paid for by many new hosts.
+        # Down to seven eighths, so that the scan is paid for by many new hosts; the same where most are busy and cannot go.
         cdef Host host
         cdef HostSlots* h
         cdef HostSlots* f = &self.folded
         cdef int i
         cdef bint quiet
         by_age = []
-        for host in self.hosts.values():
+        for host in list(self.hosts.values()):
             by_age.append((host.h.last_used, host.key))
         by_age.sort()
-        for _, key in by_age[: max(1, len(by_age) // 8)]:
-            host = self.hosts[key]
+        for _, key in by_age:
+            if len(self.hosts) <= self.max_hosts - (self.max_hosts + 7) // 8:
+                break
+            host = self.hosts.get(key)
+            if host is None:
+                continue
             h = &host.h
             with nogil:
                 _lock(self)
@@ -760,7 +884,8 @@ cdef class Pool:
                         f.closed[i] += h.closed[i]
                 _unlock(self)
             if quiet:
-                del self.hosts[key]
+                self.hosts.pop(key, None)
+        self.fold_at = max(self.max_hosts, len(self.hosts) + len(self.hosts) // 8)
 
     cdef void _retire_idle(self, Slot** dead) noexcept nogil:
         cdef Slot* s
@@ -772,6 +897,8 @@ cdef class Pool:
             older = s.lru_next
             if s.state == SL_IDLE:
                 _retire_locked(self, s, RE_SHUTDOWN, dead, &wakes)
+            elif s.state == SL_CLAIMED:
+                _condemn_locked(s, RE_SHUTDOWN)
             s = older
         # Nobody waits for a connection of a host that has an idle one, so wakes is empty.
 
@@ -794,6 +921,7 @@ cdef class Pool:
             _lock(self)
             self.closed = 1
             self.keep_none = 1
+            self.ended |= cancel
             self._retire_idle(&dead)
             _unlock(self)
             bury(dead)
@@ -835,6 +963,7 @@ cdef class Pool:
                 more = s != NULL or h.wait_head != NULL
                 _unlock(self)
                 _wake_all(&wakes)
+                ph_assert_unlocked()
                 for i in range(n):
                     (<Poolable>pinned[i].owner).interrupt()
                 _lock(self)
@@ -851,29 +980,17 @@ cdef class Pool:
     def abandon(self) -> None:
         """In a forked child: the parent's connections are not ours. Closes our copies of their descriptors, without a word on the wire."""
         cdef Host host
-        cdef HostSlots* h
-        cdef Slot* s
         cdef Slot* dead = NULL
-        cdef Wakes wakes
-        wakes.n = 0
         pthread_mutex_init(&self.lock, NULL)        # a thread that is not here may have held it
-        self.hosts_lock = threading.Lock()
+        self.hosts_lock = threading.RLock()
         self.sweeping = 0
-        for host in self.hosts.values():
-            h = &host.h
-            h.wait_head = h.wait_tail = NULL
-            h.n_waiting = h.n_dialing = 0
+        self.n_idle = 0
+        self.lru_head = self.lru_tail = NULL
+        for host in list(self.hosts.values()):
             with nogil:
                 _lock(self)
-                while h.all_head != NULL:
-                    s = h.all_head
-                    s.pins = 0
-                    s.interrupted = 0
-                    if s.state == SL_CLAIMED:
-                        s.state = SL_ACTIVE
-                    _retire_locked(self, s, RE_FORKED, &dead, &wakes)
+                _disown_locked(&host.h, &dead)
                 _unlock(self)
-        self.lru_head = self.lru_tail = NULL
         with nogil:
             bury(dead)
         reap(dead)
@@ -888,13 +1005,16 @@ cdef class Pool:
         reap(dead)
         return left
 
-    def holders(self, Host host, int most=8) -> list:
-        """Who holds the host's connections: (label, detail without its query, seconds, body left unread), at most `most`."""
+    def holders(self, Host host, int most=8, now=None) -> list:
+        """Who holds the host's connections: (label, detail without its query, seconds, body left unread), at most `most`.
+
+        `now`: monotonic nanoseconds, if not the clock's.
+        """
         cdef HolderText text[8]
         cdef Slot* s
         cdef Holder* who
         cdef int n = 0, i
-        cdef int64_t now = ph_now()
+        cdef int64_t at = ph_now() if now is None else now
         if most > 8:
             most = 8
         with nogil:
@@ -910,7 +1030,7 @@ cdef class Pool:
                     n += 1
                 s = s.all_next
             _unlock(self)
-        return [(text[i].label.decode("latin-1"), text[i].detail.decode("latin-1"), (now - text[i].since) / 1e9, bool(text[i].unread))
+        return [(text[i].label.decode("latin-1"), text[i].detail.decode("latin-1"), (at - text[i].since) / 1e9, bool(text[i].unread))
                 for i in range(n)]
 
     @property
@@ -919,7 +1039,12 @@ cdef class Pool:
 
     @property
     def idle(self) -> int:
-        return self.n_idle
+        cdef int n
+        with nogil:
+            _lock(self)
+            n = self.n_idle
+            _unlock(self)
+        return n
 
     def stats(self) -> PoolStats:
         """Counts now; each host's row is one moment's."""
@@ -927,13 +1052,13 @@ cdef class Pool:
         cdef HostSlots copy
         total = PoolStats()
         with self.hosts_lock:
-            for key, host in self.hosts.items():
+            for host in list(self.hosts.values()):
                 with nogil:
                     _lock(self)
                     copy = host.h
                     _unlock(self)
                 row = _as_stats(&copy, HostStats())
-                total.hosts[key] = row
+                total.hosts[host.key] = row
                 total._add(row)
             if self.folded.requests or self.folded.dials:
                 row = _as_stats(&self.folded, HostStats())

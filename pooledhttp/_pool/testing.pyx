@@ -1,14 +1,13 @@
 """The pool's calls for Python, and a connection that is none: so that the pool can be tested without a socket and on a made-up clock."""
+cimport cython
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from pooledhttp._core.compat cimport ph_wake_open
 from pooledhttp._core.poolable cimport Holder, Poolable, Slot
-from pooledhttp._core.runtime cimport WakeHandle
-from pooledhttp._core.status cimport ST_AGAIN, ST_CLOSED, ST_EOF, ST_MORE, ST_NEED_GIL, ST_OK
+from pooledhttp._core.runtime cimport WakeHandle, wake_clear
+from pooledhttp._core.status cimport RE_ERROR, ST_AGAIN, ST_CLOSED, ST_EOF, ST_MORE, ST_NEED_GIL, ST_OK
 from pooledhttp._pool.pool cimport (
-    W_CLOSED, W_CONN, W_DIAL, W_OUT, W_QUEUED, Host, Pool, Waiter, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_give, pool_leave,
+    W_CLOSED, W_CONN, W_DIAL, W_OUT, W_QUEUED, Host, Pool, Waiter, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_give, pool_leave, pool_mark_unread,
     pool_race, pool_waiter_state, reap, slot_release,
 )
 from pooledhttp._pool.stats import CLOSE_REASONS
@@ -18,12 +17,18 @@ cdef dict STATES = {W_OUT: "out", W_QUEUED: "queued", W_CONN: "conn", W_DIAL: "d
 
 
 cdef class FakeConn(Poolable):
-    """A Poolable without a socket. `alive` is what its probe says; `fd` may be a pipe's, for the janitor."""
+    """A Poolable without a socket. `alive` is what its probe says; `fd` may be a pipe's, for the janitor.
+
+    What the pool calls is counted. Where they are given, `when_readable` (returns whether it is still good), `when_interrupted` and
+    `when_closed` are called in its midst: no lock is held there, so whatever they do with the pool must work.
+    """
 
     cdef public bint alive
     cdef public bint good_when_readable
+    cdef public object when_readable
+    cdef public object when_interrupted
+    cdef public object when_closed
     cdef readonly int closes
-    cdef readonly str closed_for
     cdef readonly int interrupts
     cdef int _fd
     cdef int _reason
@@ -40,14 +45,24 @@ cdef class FakeConn(Poolable):
         return ST_OK if self.alive else ST_EOF
 
     cdef int on_readable(self) noexcept nogil:
+        with gil:
+            if self.when_readable is not None:
+                self.good_when_readable = self.when_readable()
         return ST_OK if self.good_when_readable else ST_EOF
 
     cdef void interrupt(self) noexcept nogil:
         self.interrupts += 1
+        with gil:
+            if self.when_interrupted is not None:
+                self.when_interrupted()
 
     cdef void close(self, int reason) noexcept nogil:
         self.closes += 1
         self._reason = reason
+        with gil:
+            if self.when_closed is not None:
+                self.when_closed()
+            self.when_readable = self.when_interrupted = self.when_closed = None
 
     @property
     def reason(self) -> str | None:
@@ -66,8 +81,12 @@ cdef class FakeConn(Poolable):
         return self.slot.id
 
 
+@cython.no_gc_clear
 cdef class User:
-    """A request that takes, waits for, or gives back connections. `now` is in nanoseconds, everywhere."""
+    """A request that takes, waits for, or gives back connections. `now` is in nanoseconds, everywhere.
+
+    Its thread waits for `wake`; without one given, it has its own.
+    """
 
     cdef Pool pool
     cdef readonly Host host
@@ -78,12 +97,12 @@ cdef class User:
     cdef bytes label
     cdef bytes detail
 
-    def __init__(self, Pool pool, str key, *, bytes label=b"GET", bytes detail=b"/"):
+    def __init__(self, Pool pool, str key, *, bytes label=b"GET", bytes detail=b"/", WakeHandle wake=None):
         memset(&self.waiter, 0, sizeof(Waiter))
         memset(&self.holder, 0, sizeof(Holder))
         self.pool = pool
         self.host = pool.host(key)
-        self.wake = WakeHandle()
+        self.wake = wake if wake is not None else WakeHandle()
         self.waiter.wake = self.wake.w
         self.waiter.holder = &self.holder
         self.label = label
@@ -97,12 +116,33 @@ cdef class User:
     def conn(self) -> FakeConn | None:
         return <FakeConn>self.slot.owner if self.slot != NULL else None
 
+    def __dealloc__(self):
+        # A request that ends leaves the queue, and gives back what it has.
+        cdef Slot* dead = NULL
+        cdef int state
+        if self.pool is None:
+            return
+        with nogil:
+            state = pool_leave(self.pool, &self.host.h, &self.waiter)
+            if state == W_DIAL:
+                pool_dial_failed(self.pool, &self.host.h)
+        if state == W_CONN:
+            self.slot = self.waiter.slot
+        if self.slot != NULL:
+            with nogil:
+                pool_give(self.pool, self.slot, RE_ERROR, -1, True, 0, &dead)
+                bury(dead)
+                slot_release(self.slot)
+            reap(dead)
+
     def checkout(self, int64_t now, *, bint wait=False, bint first=True) -> str:
+        """A connection ("conn"), the right to dial ("dial"), or "wait" (at the limit; with `wait`, queued), "closed", "folded"."""
         cdef Slot* s = NULL
         cdef Slot* dead = NULL
         cdef int st
         self.holder.since = now
         with nogil:
+            wake_clear(self.waiter.wake)
             st = pool_checkout(self.pool, &self.host.h, &self.holder, &self.waiter if wait else NULL, first, now, &s, &dead)
             bury(dead)
         reap(dead)
@@ -111,10 +151,12 @@ cdef class User:
         return OUTCOMES[st]
 
     def race(self, int64_t now) -> str:
+        """While dialing: "conn", where one was on offer, else "wait": in the queue for whatever is given back first."""
         cdef Slot* s = NULL
         cdef Slot* dead = NULL
         cdef int st
         with nogil:
+            wake_clear(self.waiter.wake)
             st = pool_race(self.pool, &self.host.h, &self.waiter, now, &s, &dead)
             bury(dead)
         reap(dead)
@@ -130,6 +172,7 @@ cdef class User:
         return STATES[state]
 
     def leave(self) -> str:
+        """Leave the queue. Says what was granted; "conn": it is `conn` now."""
         cdef int state
         with nogil:
             state = pool_leave(self.pool, &self.host.h, &self.waiter)
@@ -138,6 +181,7 @@ cdef class User:
         return STATES[state]
 
     def dialed(self, FakeConn conn, int64_t now, *, bint keep=True) -> None:
+        """The dial ended well; with `keep` the connection is this user's, else it is pooled."""
         cdef Slot* dead = NULL
         pool_dialed(self.pool, self.host, conn, &self.holder if keep else NULL, now, &dead)
         with nogil:
@@ -164,6 +208,10 @@ cdef class User:
         slot_release(s)
         reap(dead)
         return None if verdict < 0 else CLOSE_REASONS[verdict]
+
+    def mark_unread(self) -> None:
+        with nogil:
+            pool_mark_unread(self.pool, &self.holder)
 
     def leaked(self) -> None:
         with nogil:

@@ -72,13 +72,12 @@ def io_failed(err: int, phase: str, conn: ConnInfo | None) -> errors.NetworkErro
     return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}", phase=phase, conn=conn)
 
 
-def tls_failed(exc: BaseException | None, phase: str, conn: ConnInfo | None) -> errors.Error:
-    """The TLS layer failed on an established connection."""
-    if isinstance(exc, errors.Error):
-        exc.phase, exc.conn = phase, conn
-        return exc
-    err = errors.TLSError(f"TLS failed while {_DOING[phase]}: {exc}", phase=phase, conn=conn)
-    err.__cause__ = exc
+def tls_failed(exc: BaseException | None, phase: str, conn: ConnInfo | None, where: str) -> BaseException:
+    """The TLS layer failed on an established connection (with TLS 1.3 also by the server's verdict on our certificate)."""
+    from pooledhttp._net.tlsconfig import tls_error
+
+    err = tls_error(exc, where) if isinstance(exc, OSError) else errors.TLSError(f"TLS failed while {_DOING[phase]}: {exc}")
+    err.phase, err.conn, err.__cause__ = phase, conn, exc
     return err
 
 

@@ -10,6 +10,9 @@ from pooledhttp._pool.pool cimport Host, Pool, Waiter
 cdef class Reply(Exchange):
     cdef Pool pool
     cdef Host host
+    cdef str host_name
+    cdef int port
+    cdef int64_t pool_until        # when Timeout.pool ends; 0: it did not wait yet
     cdef Slot* slot                # held until the connection is given back
     cdef Slot* dead                # to be reaped once the GIL is held
     cdef bint first                # the request is not counted yet

@@ -15,6 +15,7 @@ from pooledhttp._core.status cimport (
     LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL, ST_NOMEM,
     ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
+from pooledhttp._net.tls cimport TlsStream
 from pooledhttp._pool.pool cimport bury, pool_count, pool_give, reap, slot_release
 
 from pooledhttp import errors
@@ -331,9 +332,11 @@ cdef class Reply(Exchange):
         if st == ST_IO:
             return gate.io_failed(self.wire.stream.err, phase, conn)
         if st == ST_TLS:
-            if self.wire.stream.cut:
+            if (<TlsStream>self.wire.stream).truncated:
                 return gate.tls_cut(phase, conn)
-            return gate.tls_failed(self.wire.stream.exc, phase, conn)
+            if (<TlsStream>self.wire.stream).foreign:
+                return self.wire.stream.exc              # raised by a signal's handler inside ssl: not ours to word
+            return gate.tls_failed(self.wire.stream.exc, phase, conn, self.host.key)
         if st == ST_NOMEM:
             return MemoryError()
         return errors.TransportError(f"unexpected status {st}", phase=phase, conn=conn)

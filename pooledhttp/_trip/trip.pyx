@@ -59,6 +59,8 @@ cdef class Tripper:
         x.t_start = x.holder.since = ph_now()
         x.pool = self.pool
         x.host = self.pool.host(key)
+        x.host_name = host
+        x.port = port
         x.method = method
         x.target = target
         x.authority = authority
@@ -87,7 +89,7 @@ cdef class Tripper:
                 st = self.run(x)
             if st == ST_OK and x.stage == XS_DONE:
                 return x.settle()
-            return self.guarded(x, st, host, port)
+            return self.guarded(x, st)
         x.cancel = cancel
         with Obeying(x):
             if cancel.is_cancelled():
@@ -96,7 +98,7 @@ cdef class Tripper:
                 st = self.run(x)
             if st == ST_OK and x.stage == XS_DONE:
                 return x.settle()
-            return self.guarded(x, st, host, port)
+            return self.guarded(x, st)
 
     # --- without the GIL -----------------------------------------------------------------------------------------------
 
@@ -169,17 +171,18 @@ cdef class Tripper:
 
     # --- with the GIL --------------------------------------------------------------------------------------------------
 
-    def guarded(self, Reply x, int st, str host, int port):
+    def guarded(self, Reply x, int st):
         """`slow`, and whatever ends it leaves no connection behind."""
         try:
-            if x.host.dial_spec is None:
-                x.host.dial_spec = self.dial_spec(x.host.key, host, port)
             return self.slow(x, st)
         except BaseException as e:
             if x.slot != NULL:
-                x.abort(RE_TIMEOUT if isinstance(e, errors.TimeoutException) else
-                           RE_CANCELLED if isinstance(e, errors.Cancelled) or not isinstance(e, Exception) else
-                           RE_SERVER_CLOSED if isinstance(e, errors.StaleConnectionError) else RE_ERROR)
+                if isinstance(e, errors.TimeoutException):
+                    x.abort(RE_TIMEOUT)
+                elif isinstance(e, errors.Cancelled) or not isinstance(e, Exception):
+                    x.abort(RE_CANCELLED)
+                else:
+                    x.abort(RE_ERROR)
             else:
                 x.finish()
             raise
@@ -261,7 +264,9 @@ cdef class Tripper:
         if x.wake_handle is None:
             x.wake_handle = current_wake()
         x.waiter.wake = x.wake_handle.w
-        until = x.limits.pool if x.limits.pool < 0 else now + x.limits.pool
+        if x.pool_until == 0:
+            x.pool_until = -1 if x.limits.pool < 0 else now + x.limits.pool
+        until = x.pool_until
         x.limit = LIM_POOL
         if x.deadline >= 0 and (until < 0 or x.deadline < until):
             until = x.deadline
@@ -360,6 +365,8 @@ cdef class Tripper:
             x.waiter.wake = x.wake_handle.w
             x.waiter.holder = &x.holder
             x.waiter.state = 0
+            if x.host.dial_spec is None:
+                x.host.dial_spec = self.dial_spec(x.host.key, x.host_name, x.port)
             dial = self.new_dial(x.host.dial_spec, x.limits)
             if racing:
                 with nogil:
@@ -440,6 +447,7 @@ cdef class Tripper:
         reap(dead)
         if self.pool.n_idle and not self.pool.watched:
             janitor.watch(self.pool)
+
 
 def gil_releases() -> int:
     return ph_gil_releases()

@@ -52,7 +52,8 @@ def row(text: str, name: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_it_runs_and_its_numbers_add_up(tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "--seconds", "2"], cwd=ROOT, env=environment("whole", tmp_path), capture_output=True, text=True, check=False)
+    done = subprocess.run([*COMMAND, "--seconds", "2"], cwd=ROOT, env=environment("whole", tmp_path), capture_output=True, text=True,
+                          check=False)
     assert (done.returncode, done.stderr) == (0, "")
     text = done.stdout
     assert row(text, "requests answered") == ["200", "200"]
@@ -91,7 +92,8 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_no_child_outlives_a_kill(tmp_path: Path) -> None:
-    with subprocess.Popen([*COMMAND, "--seconds", "60"], cwd=ROOT, env=environment("killed", tmp_path), stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([*COMMAND, "--seconds", "60"], cwd=ROOT, env=environment("killed", tmp_path), stdout=subprocess.PIPE,
+                          text=True) as child:
         assert child.stdout is not None
         while "kept connections:" not in child.stdout.readline():
             pass
@@ -107,7 +109,8 @@ def test_no_child_outlives_a_kill(tmp_path: Path) -> None:
 def test_a_terminal_gets_a_live_table(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     try:
-        with subprocess.Popen([*COMMAND, "--seconds", "1"], cwd=ROOT, env=environment("terminal", tmp_path), stdout=theirs, stderr=theirs) as child:
+        with subprocess.Popen([*COMMAND, "--seconds", "1"], cwd=ROOT, env=environment("terminal", tmp_path), stdout=theirs,
+                              stderr=theirs) as child:
             os.close(theirs)
             theirs = -1
             text = b""

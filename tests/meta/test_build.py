@@ -22,8 +22,8 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 def run(*command: str | Path, cwd: Path, **env: str) -> str:
     """What `command` printed; AssertionError with it where the command failed."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("POOLEDHTTP_", "PYTHONPATH", "VIRTUAL_ENV"))}
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env={**clean, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          check=False)
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env={**clean, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
 

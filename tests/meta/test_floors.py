@@ -16,8 +16,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
     2: ("_net", "_pool"),
     3: ("_conn",),
     4: ("_trip", "transport"),
-    5: ("__init__", "__main__", "url", "headers", "cookies", "auth", "content", "decoders", "timeout", "context", "request", "response", "retry",
-        "redirects", "fanout", "client", "mock", "api", "lines", "_version"),
+    5: ("__init__", "__main__", "_version", "api", "auth", "client", "content", "context", "cookies", "decoders", "fanout", "headers",
+        "lines", "mock", "redirects", "request", "response", "retry", "timeout", "url"),
     6: ("adapters",),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

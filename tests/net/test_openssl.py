@@ -34,6 +34,7 @@ class Server:
         assert stream is not None
         self.stream: Stream = stream
         self.until(rb"Secure Renegotiation IS.*\n")       # the last of what it says of the connection: it reads commands now
+        assert testing.probe(stream) == "ok"              # the tickets, so that what comes next is what was asked for
 
     def until(self, pattern: bytes) -> re.Match[bytes]:
         stdout: IO[bytes] | None = self.process.stdout

@@ -272,6 +272,7 @@ late = Late()
 """)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")      # that it has threads is the point
 def test_after_fork() -> None:
     gate = Gate()
     resolver = Resolver(gate)

@@ -182,9 +182,9 @@ def test_single_bytes_through_a_relay(certs: Certificates) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("buffers", [4096, None])
+@pytest.mark.parametrize("buffers", [8192, None])
 def test_ten_mebibytes_each_way(certs: Certificates, version: ssl.TLSVersion, buffers: int | None) -> None:
-    data = os.urandom(1 << 20) * (10 if buffers is None else 2)
+    data = os.urandom(1 << 20) * 10
     with Tls(certs, buffers=buffers, maximum_version=version) as tls:
         ours = tls.stream
         peer = tls.peer
@@ -239,20 +239,25 @@ def test_idle_connection_keeps_little_memory(tls: Tls) -> None:
 class Counting:
     """Stands for an SSLObject, counting the calls into `ssl`."""
 
-    def __init__(self, real: ssl.SSLObject) -> None:
+    def __init__(self, real: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
         self.real = real
+        self.outgoing = outgoing
+        self.says = b""                               # what TLS answers of its own at the next read
         self.calls: list[str] = []
         self.raised: list[str] = []
         self.raise_next: BaseException | None = None
 
-    def read(self, n: int, into: memoryview) -> int:
+    def read(self, n: int, into: memoryview) -> Any:
         return self._call("read", self.real.read, n, into)
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: memoryview) -> Any:
         return self._call("write", self.real.write, data)
 
     def _call(self, name: str, method: Any, *args: Any) -> Any:
         self.calls.append(name)
+        if name == "read" and self.says:
+            self.outgoing.write(self.says)
+            self.says = b""
         if self.raise_next is not None:
             raise self.raise_next
         try:
@@ -275,8 +280,8 @@ class Counting:
 class CountingContext(ssl.SSLContext):
     counting: Counting
 
-    def wrap_bio(self, *args: Any, **kw: Any) -> Any:
-        self.counting = Counting(super().wrap_bio(*args, **kw))
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **kw: Any) -> Any:
+        self.counting = Counting(super().wrap_bio(incoming, outgoing, *args, **kw), outgoing)
         return self.counting
 
 
@@ -318,6 +323,55 @@ def test_a_large_answer_costs_one_read_a_record(counted: tuple[TlsStream, TlsPee
     while got < 65536:
         got += len(testing.recv(stream, 1 << 20, 1.0))
     assert counting.calls == ["read"] * 4 and counting.raised == []
+
+
+def test_what_tls_answers_of_its_own_is_sent_with_a_receive(counted: tuple[TlsStream, TlsPeer, Counting]) -> None:
+    stream, peer, counting = counted
+    for blocking in (True, False):
+        counting.says = b"own"
+        peer.send(b"x")
+        assert testing.wait(stream, "r", 1.0) == "r"
+        assert (testing.recv(stream, 1, 1.0) if blocking else testing.try_recv(stream, 1)) == b"x"
+        assert peer.sock.recv(100) == b"own"
+
+
+def test_a_write_that_must_read_first_waits_for_that(counted: tuple[TlsStream, TlsPeer, Counting]) -> None:
+    stream, peer, counting = counted
+    counting.raise_next = ssl.SSLWantReadError()
+    assert testing.try_send(stream, b"ask") is None
+    with pytest.raises(TimeoutError):
+        testing.wait(stream, "w", 0.05)               # though the socket would take bytes: no busy loop
+    peer.send(b"x")
+    assert testing.wait(stream, "w", 1.0) == "w"
+    counting.raise_next = None
+    assert testing.try_send(stream, b"ask") == 3
+    assert peer.recv(3) == b"ask"
+    assert testing.recv(stream, 100, 1.0) == b"x"     # what was read on the way is not lost
+
+
+def test_records_without_data_do_not_hold_a_receive_past_its_deadline(counted: tuple[TlsStream, TlsPeer, Counting]) -> None:
+    stream, peer, counting = counted
+    counting.raise_next = ssl.SSLWantReadError()      # as for tickets
+    for _ in range(10):
+        peer.send(bytes(16000))
+    with pytest.raises(TimeoutError):
+        testing.recv(stream, 1, 0.0)
+    assert testing.wait(stream, "r", 0.1) == "r"      # one helping was read, not all that came
+
+
+def test_receiving_while_bytes_are_unsent(certs: Certificates) -> None:
+    with Tls(certs, buffers=4096) as tls:
+        while testing.try_send(tls.stream, bytes(65536)):
+            pass
+        tls.peer.send(b"x")
+        assert testing.recv(tls.stream, 1, 1.0) == b"x"
+        lateness(0.1, lambda: testing.recv(tls.stream, 1, 0.1), TimeoutError, rounds=1)
+        with pytest.raises(TimeoutError):
+            testing.wait(tls.stream, "r", 0.05)
+        with Peer(tls.peer.recv, 65536):              # takes it all, by which ours is sent within the wait
+            with pytest.raises(TimeoutError):
+                testing.recv(tls.stream, 1, 0.2)
+            assert testing.try_flush(tls.stream)
 
 
 @pytest.mark.parametrize("call", ["recv", "send"])

@@ -37,10 +37,10 @@ def _threads() -> dict[int, str]:
 
 
 def _counts() -> dict[str, int]:
-    """`live()` of every part of the package that has one and is imported."""
+    """`live()` of every compiled module that has one and is imported."""
     out = {}
     for name, module in sorted(sys.modules.items()):
-        if name.startswith("pooledhttp.") and hasattr(module, "live"):
+        if name.startswith("pooledhttp._") and hasattr(module, "live"):
             out.update({f"{name}: {what}": n for what, n in module.live().items()})
     return out
 
@@ -63,16 +63,17 @@ def _close_idle() -> None:
 def _left(before: Snapshot) -> list[str]:
     after = snapshot()
     out = [f"descriptor {fd}: {what}" for fd, what in after.descriptors.items() if before.descriptors.get(fd) != what]
-    out += [f"descriptor {fd} ({what}) was closed, and is not the test's" for fd, what in before.descriptors.items() if fd not in after.descriptors]
+    out += [f"descriptor {fd} ({what}) was closed, and is not the test's" for fd, what in before.descriptors.items()
+            if fd not in after.descriptors]
     out += [f"thread {task}: {name}" for task, name in after.threads.items() if task not in before.threads]
     out += [f"{what}: {n - before.counts.get(what, 0)}" for what, n in after.counts.items() if n > before.counts.get(what, 0)]
     return out
 
 
-def check(before: Snapshot) -> list[str]:
-    """What is there beyond `before` and does not go within PATIENCE; a line each."""
+def check(before: Snapshot, patience: float | None = None) -> list[str]:
+    """What is there beyond `before` and does not go within `patience` seconds (PATIENCE); a line each."""
     _close_idle()
-    until, collected, pause = time.monotonic() + PATIENCE, False, 0.001
+    until, collected, pause = time.monotonic() + (PATIENCE if patience is None else patience), False, 0.001
     while left := _left(before):
         if time.monotonic() > until:
             return left

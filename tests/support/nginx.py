@@ -100,7 +100,8 @@ class Nginx:
         location = /upload {{ proxy_pass http://127.0.0.1:{backend}; proxy_http_version 1.1; proxy_request_buffering off; }}
         location = /discard {{ return 200 discarded; }}
     }}""")
-        temporary = "".join(f"    {kind}_temp_path {self.directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"    {kind}_temp_path {self.directory}/{kind};\n" for kind in kinds)
         return f"""
 {"user root;" if os.geteuid() == 0 else ""}
 daemon off;

@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer  # noqa: N815
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
@@ -115,7 +115,7 @@ class Server(socketserver.ThreadingTCPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.tls is not None:
             request = self.tls.wrap_socket(request, server_side=True)
-        self.RequestHandlerClass(request, client_address, self)
+        Handler(request, client_address, self)
         if self.tls is not None:
             request.close()
 
