@@ -8,14 +8,14 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
-    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_STREAM, FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE,
+    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE,
     XS_BODY, XS_DONE, XS_HEAD, Span,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_take
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF,
-    ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TOO_LARGE, ST_UNSURE,
+    ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TOO_LARGE, ST_UNSURE,
 )
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE, Stream
 from pooledhttp._proto.chunked cimport chunked_feed, chunked_init
@@ -87,7 +87,7 @@ cdef class H1Connection(Connection):
         total = n_method + 1 + n_target + 17 + n_auth + 2 + n_fields + 2
         if ex.chunked_upload:
             total += 28
-        if ex.flags & FLAG_CLOSE:
+        if ex.flags & FLAG_CLOSE and not ex.flags & FLAG_SAID_CLOSE:
             total += 19
         if ex.body is not None:
             body = PyBytes_GET_SIZE(ex.body)
@@ -120,7 +120,7 @@ cdef class H1Connection(Connection):
         at = _put(at, PyBytes_AS_STRING(ex.fields), n_fields)
         if ex.chunked_upload:
             at = _put(at, b"Transfer-Encoding: chunked\r\n", 28)
-        if ex.flags & FLAG_CLOSE:
+        if ex.flags & FLAG_CLOSE and not ex.flags & FLAG_SAID_CLOSE:
             at = _put(at, b"Connection: close\r\n", 19)
         at = _put(at, b"\r\n", 2)
         if body > JOIN:
@@ -151,6 +151,10 @@ cdef class H1Connection(Connection):
                 ex.last_write = ph_now()
         return self.stream.try_flush()
 
+    cdef ssize_t ended(self, ssize_t r) noexcept nogil:
+        # An end that `interrupt` made is not the peer's: a body that ends with the connection would pass for whole.
+        return ST_IO if r == ST_EOF and self.slot.interrupted else r
+
     cdef int wait_to_send(self, Exchange ex, int events) noexcept nogil:
         cdef int64_t until = ex.deadline
         ex.phase = PH_SEND
@@ -172,7 +176,7 @@ cdef class H1Connection(Connection):
                 if ex.has_pieces:
                     # Early answers are looked for between pieces too.
                     r = self.stream.try_recv(dst, room)
-                    return ST_NEED_GIL if r == ST_AGAIN else r
+                    return ST_NEED_GIL if r == ST_AGAIN else self.ended(r)
                 ex.sending = False
                 ex.t_sent = ph_now()
                 ex.out_at = ex.cap
@@ -191,7 +195,7 @@ cdef class H1Connection(Connection):
                     ex.phase = PH_SEND
                 return st if r == ST_AGAIN or r == ST_EOF else r
             if r != ST_AGAIN:
-                return r
+                return self.ended(r)
             st = self.wait_to_send(ex, WAIT_READ | WAIT_WRITE if room > 0 else WAIT_WRITE)
             if st < 0:
                 return st
@@ -207,7 +211,7 @@ cdef class H1Connection(Connection):
         if ex.stage == XS_HEAD and ex.limits.header >= 0 and (until < 0 or ex.t_sent + ex.limits.header < until):
             until = ex.t_sent + ex.limits.header
             ex.limit = LIM_HEADER
-        return self.stream.recv_into(dst, room, until, ex.wake)
+        return self.ended(self.stream.recv_into(dst, room, until, ex.wake))
 
     # --- the head ------------------------------------------------------------------------------------------------------
 
@@ -226,7 +230,7 @@ cdef class H1Connection(Connection):
                         ex.lo += ex.facts.size
                         ex.facts.scanned = 0
                         ex.interim += 1
-                        if ex.interim > MAX_INTERIM:
+                        if ex.interim > MAX_INTERIM or ex.lo > ex.max_head:
                             ex.err = BR_INTERIM_FLOOD
                             return ST_PROTO
                         continue
@@ -463,7 +467,7 @@ cdef class H1Connection(Connection):
             idle_limit[0] = (seconds - 1 if seconds < 1000000 else 1000000) * 1000000000
         else:
             idle_limit[0] = 500000000
-        return reuse_verdict(ex.stage == XS_DONE, ex.send_broke, ex.hi > ex.lo, (ex.flags & FLAG_CLOSE) != 0, ex.facts.minor, ex.facts.conn_close != 0,
+        return reuse_verdict(ex.stage == XS_DONE, ex.send_broke, ex.hi > ex.lo, (ex.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE)) != 0, ex.facts.minor, ex.facts.conn_close != 0,
                              ex.facts.conn_keep_alive != 0, ex.framing == FR_CLOSE, seconds)
 
 

@@ -108,6 +108,8 @@ cdef void pool_dial_failed(Pool p, HostSlots* h) noexcept nogil
 # else it was found dead, or came too late to be wanted. Each taking is also a reference on the slot, which slot_release ends.
 cdef int pool_give(Pool p, Slot* s, int verdict, int64_t idle_limit, bint used, int64_t now, Slot** dead) noexcept nogil
 cdef void slot_release(Slot* s) noexcept nogil
+# Break what one connection's only user waits on, from another thread; it is closed when that user gives it back.
+cdef void pool_interrupt(Pool p, Slot* s) noexcept nogil
 cdef void pool_count(Pool p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil     # adds n to one of h's counters
 cdef void pool_mark_unread(Pool p, Holder* holder) noexcept nogil
 # The janitor's step: expired, and dead idle connections. Returns how many are idle after it.

@@ -547,6 +547,27 @@ cdef int pool_give(Pool p, Slot* s, int verdict, int64_t idle_limit, bint used, 
     return verdict
 
 
+cdef void pool_interrupt(Pool p, Slot* s) noexcept nogil:
+    cdef Slot* dead = NULL
+    _lock(p)
+    if s.state != SL_ACTIVE or s.interrupted:
+        _unlock(p)
+        return
+    s.interrupted = 1
+    s.pins += 1
+    _unlock(p)
+    (<Poolable>s.owner).interrupt()
+    _lock(p)
+    s.pins -= 1
+    if s.pins == 0 and s.state == SL_DEAD:
+        s.dead_next = NULL
+        dead = s
+    _unlock(p)
+    if dead != NULL:
+        bury(dead)
+        slot_release(dead)
+
+
 cdef void pool_count(Pool p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil:
     _lock(p)
     if h.folded:

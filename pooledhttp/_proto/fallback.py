@@ -14,7 +14,7 @@ MAX_INTERIM = 32
 MAX_INTERIM_BYTES = 1 << 20
 MAX_CHUNK_LINE = 16384              # h11's own bound on an unfinished element
 _LENGTH = re.compile(rb"[0-9]{1,19}\Z")
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?:[ \r\n]|\Z)")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?:[ \r\n]|\Z)")
 _MAX_LENGTH = (1 << 63) - 1
 # Elements of a chunked body, as in ChunkState of chunked.pxd.
 _CK_CRLF, _CK_TRAILER = 2, 3
@@ -106,6 +106,9 @@ class Fallback:
                 what = f"the response's chunked body was cut short after {self._got} bytes"
         elif self._eof:
             what = "the server closed the connection in the middle of the response's head"
+        elif what == "illegal request line":
+            # So h11 calls a first byte that can begin no line of HTTP, whichever side sends it.
+            what = f"bad status line {bytes(self._seen[:16]).decode('latin-1')!r}"
         elif "_SWITCH_" in what:
             what = "101 Switching Protocols, which nobody asked for"
         elif "too long" in what or "Receive buffer" in what:
