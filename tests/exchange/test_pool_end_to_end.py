@@ -479,9 +479,9 @@ def test_cancels_at_any_moment_leave_the_pool_whole(peer: MakePeer, new_client: 
 
     def work(seed: int) -> None:
         rng = random.Random(seed)
-        for _ in range(40):
+        for _ in range(25):
             canceller = Canceller()
-            timer = threading.Thread(target=lambda c=canceller, d=rng.random() * 0.004: (time.sleep(d), c.cancel()))
+            timer = threading.Thread(target=lambda c=canceller, d=10 ** rng.uniform(-4.3, -1.3): (time.sleep(d), c.cancel()))
             timer.start()
             try:
                 client._request("GET", server.url(), {}, canceller)
@@ -503,8 +503,8 @@ def test_cancels_at_any_moment_leave_the_pool_whole(peer: MakePeer, new_client: 
         t.join(30)
         assert not t.is_alive()
     assert wrong == []
-    assert sum(counts.values()) == 320
-    assert min(counts.values()) > 10, counts
+    assert sum(counts.values()) == 200
+    assert min(counts.values()) > 5, counts
     stats = client.transport.stats()
     adds_up(stats)
     assert (stats.active, stats.waiting, stats.dialing) == (0, 0, 0)
