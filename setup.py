@@ -87,7 +87,8 @@ def cythonized(exts: list[Extension], **options: object) -> list[Extension]:
 
     started = time.time_ns()
     with _listening() as heard:
-        out: list[Extension] = cythonize(exts, nthreads=jobs() if len(exts) > 1 else 0, compiler_directives=DIRECTIVES,
+        out: list[Extension] = cythonize(  # type: ignore[no-untyped-call,unused-ignore]
+            exts, nthreads=jobs() if len(exts) > 1 else 0, compiler_directives=DIRECTIVES,
                                          annotate="fullc" if _switch("POOLEDHTTP_ANNOTATE", False) else False, **options)
     if strict() and COMPLAINT.search(heard[0]):
         for ext in out:

@@ -1,6 +1,7 @@
 """Go's net/http client, for threaded Python: a compiled, pooled, synchronous HTTP client with hard deadlines."""
 from typing import Any as _Any
 
+from pooledhttp._pool.stats import PoolStats
 from pooledhttp._version import __version__
 from pooledhttp.api import default_client, delete, features, get, head, options, patch, post, put, request, stream
 from pooledhttp.auth import BasicAuth, BearerAuth
@@ -47,7 +48,7 @@ from pooledhttp.mock import MockTransport
 from pooledhttp.request import Request
 from pooledhttp.response import Response
 from pooledhttp.timeout import Timeout
-from pooledhttp.transport import PoolStats, Transport, default_transport
+from pooledhttp.transport import Transport, default_transport
 from pooledhttp.url import URL
 
 __all__ = [

@@ -48,7 +48,7 @@ class TransportError(RequestError):
     """Something between this process and the server failed."""
 
 
-class TimeoutException(TransportError, TimeoutError):  # noqa: N818 - the contract's name
+class TimeoutException(TransportError, TimeoutError):
     """A limit of `Timeout` or a deadline passed."""
 
 
@@ -98,7 +98,7 @@ class DNSError(ConnectError):
     """The host's name did not resolve."""
 
 
-class ConnectRefusedByFilter(ConnectError):  # noqa: N818
+class ConnectRefusedByFilter(ConnectError):
     """`connect_filter` refused every address of the host."""
 
 
@@ -138,11 +138,11 @@ class RemoteProtocolError(ProtocolError):
     """The server sent something that HTTP does not allow."""
 
 
-class UnsupportedProtocol(TransportError):  # noqa: N818
+class UnsupportedProtocol(TransportError):
     """The URL's scheme is not one we speak."""
 
 
-class Cancelled(RequestError):  # noqa: N818
+class Cancelled(RequestError):
     """The request was cancelled; `.reason` is what the canceller said."""
 
     reason: Any = None
@@ -157,11 +157,11 @@ class DecodingError(RequestError):
     """The body's content coding was broken."""
 
 
-class ResponseTooLarge(RequestError):  # noqa: N818
+class ResponseTooLarge(RequestError):
     """The body is over `max_response_bytes`."""
 
 
-class TooManyRedirects(RequestError):  # noqa: N818
+class TooManyRedirects(RequestError):
     """More redirects than `max_redirects`."""
 
 
@@ -176,7 +176,7 @@ class HTTPStatusError(Error):
             self.response = response
 
 
-class InvalidURL(Error, ValueError):  # noqa: N818
+class InvalidURL(Error, ValueError):
     """The URL cannot be used."""
 
 
@@ -184,11 +184,11 @@ class StreamError(Error):
     """A response's body was read in a way that cannot work."""
 
 
-class StreamConsumed(StreamError):  # noqa: N818
+class StreamConsumed(StreamError):
     """The body was already read."""
 
 
-class StreamClosed(StreamError):  # noqa: N818
+class StreamClosed(StreamError):
     """The response was closed."""
 
 
@@ -208,7 +208,7 @@ def __getattr__(name: str) -> Any:
             return ValueError.__str__(self)
 
         def __reduce__(self) -> tuple[Any, ...]:
-            return _rebuild_json, (self.msg, self.doc, self.pos, {k: v for k, v in self.__dict__.items()})
+            return _rebuild_json, (self.msg, self.doc, self.pos, self.__dict__.copy())
 
     JSONDecodeError.__qualname__ = "JSONDecodeError"
     JSONDecodeError.__module__ = __name__

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
-Canceller = _cancel.Canceller
+Canceller: TypeAlias = _cancel.Canceller
 
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
 _ORPHAN_NS = 30_000_000_000

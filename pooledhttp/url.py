@@ -38,7 +38,7 @@ _MEMO_TEXT = 2048
 _memo: dict[str, URL] = {}
 
 
-class UnsafeURL(LocalProtocolError, InvalidURL):
+class UnsafeURL(LocalProtocolError, InvalidURL):  # noqa: N818 - as its bases
     """The URL holds a control character, which could split a request."""
 
 

@@ -36,7 +36,7 @@ UDS_RETRY_NS = 5_000_000
 POLL_MAX_NS = 3_600_000_000_000       # poll takes milliseconds in an int
 
 
-class DeadlinePassed(Exception):  # noqa: N818 - not an error of its own: the caller says whose deadline it was
+class DeadlinePassed(Exception):
     """The deadline given to `run` came before any limit of the dial's own. `phase` is "dns", "connect" or "tls"."""
 
     def __init__(self, phase: str) -> None:

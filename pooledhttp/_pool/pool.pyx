@@ -79,6 +79,33 @@ cdef inline void _unoffer(HostSlots* h, Slot* s) noexcept nogil:
     s.free_prev = s.free_next = NULL
 
 
+cdef inline void _reoffer(HostSlots* h, Slot* s, bint fifo) noexcept nogil:
+    # At the place of its age: looked for from the end where somebody passed over it, so it is near.
+    cdef Slot* newer = h.free_tail
+    if s.on_offer:
+        return
+    if fifo:
+        while newer != NULL and newer.idle_since < s.idle_since:
+            newer = newer.free_prev
+    elif h.free_head != NULL and h.free_head.idle_since > s.idle_since:
+        newer = h.free_head
+        while newer.free_next != NULL and newer.free_next.idle_since > s.idle_since:
+            newer = newer.free_next
+    else:
+        newer = NULL
+    if newer == NULL:
+        _offer(h, s)
+        return
+    s.on_offer = 1
+    s.free_prev = newer
+    s.free_next = newer.free_next
+    if newer.free_next != NULL:
+        newer.free_next.free_prev = s
+    else:
+        h.free_tail = s
+    newer.free_next = s
+
+
 cdef inline void _lru_push(Pool p, Slot* s) noexcept nogil:
     s.lru_prev = NULL
     s.lru_next = p.lru_head
@@ -636,7 +663,7 @@ cdef void _judge(Pool p, Slot* claimed, int64_t now, Slot** dead) noexcept nogil
         elif _expired_locked(p, s, now, &reason):
             _retire_locked(p, s, reason, dead, &wakes)
         else:
-            _offer(h, s)                # a request may have passed over it
+            _reoffer(h, s, p.fifo)      # a request may have passed over it
             _serve_locked(p, h, &wakes)
             _trim_locked(p, h, dead, &wakes)
         _unlock(p)

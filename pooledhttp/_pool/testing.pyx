@@ -62,6 +62,7 @@ cdef class FakeConn(Poolable):
         with gil:
             if self.when_closed is not None:
                 self.when_closed()
+            self.when_readable = self.when_interrupted = self.when_closed = None
 
     @property
     def reason(self) -> str | None:
@@ -82,7 +83,10 @@ cdef class FakeConn(Poolable):
 
 @cython.no_gc_clear
 cdef class User:
-    """A request that takes, waits for, or gives back connections. `now` is in nanoseconds, everywhere."""
+    """A request that takes, waits for, or gives back connections. `now` is in nanoseconds, everywhere.
+
+    Its thread waits for `wake`; without one given, it has its own.
+    """
 
     cdef Pool pool
     cdef readonly Host host
@@ -93,12 +97,12 @@ cdef class User:
     cdef bytes label
     cdef bytes detail
 
-    def __init__(self, Pool pool, str key, *, bytes label=b"GET", bytes detail=b"/"):
+    def __init__(self, Pool pool, str key, *, bytes label=b"GET", bytes detail=b"/", WakeHandle wake=None):
         memset(&self.waiter, 0, sizeof(Waiter))
         memset(&self.holder, 0, sizeof(Holder))
         self.pool = pool
         self.host = pool.host(key)
-        self.wake = WakeHandle()
+        self.wake = wake if wake is not None else WakeHandle()
         self.waiter.wake = self.wake.w
         self.waiter.holder = &self.holder
         self.label = label
@@ -113,8 +117,17 @@ cdef class User:
         return <FakeConn>self.slot.owner if self.slot != NULL else None
 
     def __dealloc__(self):
-        # A request that ends gives back what it has.
+        # A request that ends leaves the queue, and gives back what it has.
         cdef Slot* dead = NULL
+        cdef int state
+        if self.pool is None:
+            return
+        with nogil:
+            state = pool_leave(self.pool, &self.host.h, &self.waiter)
+            if state == W_DIAL:
+                pool_dial_failed(self.pool, &self.host.h)
+        if state == W_CONN:
+            self.slot = self.waiter.slot
         if self.slot != NULL:
             with nogil:
                 pool_give(self.pool, self.slot, RE_ERROR, -1, True, 0, &dead)

@@ -4,7 +4,8 @@ Two steps. `find_end` looks for the blank line and remembers how far it came, so
 once. When the end is there the whole head is read in one pass: RFC 9112 sections 4 and 5 (status line, field lines), section 6
 (Content-Length, Transfer-Encoding), RFC 9110 section 7.6.1 (Connection). docs/parser.md says what is handed over.
 """
-from libc.string cimport memchr, memcmp
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memcmp, memcpy
 
 from pooledhttp._core.status cimport ST_MORE, ST_OK, ST_UNSURE
 
@@ -44,6 +45,21 @@ cdef inline bint blank(char c) noexcept nogil:
     return c == c' ' or c == c'\t'
 
 
+cdef inline const char* skip_value(const char* p, const char* end) noexcept nogil:
+    # The first byte that may not stand in a field value. Eight bytes at a time while none of them is below SP or DEL: the
+    # usual tests on all bytes of a word for "less than n" and "is zero".
+    cdef uint64_t x, y
+    while end - p >= 8:
+        memcpy(&x, p, 8)
+        y = x ^ <uint64_t> 0x7f7f7f7f7f7f7f7f
+        if ((x - <uint64_t> 0x2020202020202020) & ~x | (y - <uint64_t> 0x0101010101010101) & ~y) & <uint64_t> 0x8080808080808080:
+            break
+        p += 8
+    while KIND[<unsigned char> p[0]] & VALUE:
+        p += 1
+    return p
+
+
 cdef inline size_t find_end(const char* buf, size_t n, size_t* scanned, bint* bare) noexcept nogil:
     # The offset behind the blank line, or 0. Stops (bare) at an LF without its CR: h11 may end the head there.
     cdef size_t at = scanned[0]
@@ -65,10 +81,10 @@ cdef inline size_t find_end(const char* buf, size_t n, size_t* scanned, bint* ba
 
 
 cdef inline int64_t read_digits(const char* p, const char* end) noexcept nogil:
-    # 1*DIGIT up to the largest int64; -1 for anything else.
+    # 1*DIGIT up to the largest int64; -1 for anything else, and for more digits than that has: h11 counts leading zeros too.
     cdef int64_t v = 0
     cdef int d
-    if p == end:
+    if p == end or end - p > 19:
         return -1
     while p < end:
         d = p[0] - c'0'
@@ -98,7 +114,7 @@ cdef void read_connection(const char* p, const char* end, HeadFacts* f) noexcept
 
 
 cdef void read_keep_alive(const char* p, const char* end, HeadFacts* f) noexcept nogil:
-    # `timeout=5, max=100` in any order (RFC 2068 section 19.7.1.1); the shortest timeout counts, what cannot be read does not.
+    # `timeout=5, max=100` in any order (RFC 2068 section 19.7.1.1). The last readable timeout counts; Fallback reads the same.
     cdef const char* a
     cdef const char* z
     cdef int64_t v
@@ -119,13 +135,12 @@ cdef void read_keep_alive(const char* p, const char* end, HeadFacts* f) noexcept
         if a == z or a[0] != c'=':
             continue
         a += 1
-        while a < z and blank(a[0]):
+        while a < z and a[0] == c'"':
             a += 1
-        if z - a > 2 and a[0] == c'"' and (z - 1)[0] == c'"':
-            a += 1
+        while z > a and (z - 1)[0] == c'"':
             z -= 1
-        v = read_digits(a, z)
-        if v >= 0 and (f.keep_alive_timeout < 0 or v < f.keep_alive_timeout):
+        v = read_digits(a, z) if z - a <= 9 else -1
+        if v >= 0:
             f.keep_alive_timeout = v
 
 
@@ -161,8 +176,7 @@ cdef int parse_head(const char* buf, size_t n, size_t max_head, HeadFacts* f) no
     elif p[0] != c'\r':
         return ST_UNSURE
     f.reason_off = p - buf
-    while KIND[<unsigned char> p[0]] & VALUE:
-        p += 1
+    p = skip_value(p, last)
     if p[0] != c'\r' or p[1] != c'\n':
         return ST_UNSURE
     f.reason_len = p - buf - f.reason_off
@@ -188,8 +202,7 @@ cdef int parse_head(const char* buf, size_t n, size_t max_head, HeadFacts* f) no
         while blank(p[0]):
             p += 1
         value = p
-        while KIND[<unsigned char> p[0]] & VALUE:
-            p += 1
+        p = skip_value(p, last)
         if p[0] != c'\r' or p[1] != c'\n':
             return ST_UNSURE
         z = p

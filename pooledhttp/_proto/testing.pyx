@@ -66,13 +66,13 @@ def head_in_pieces(const unsigned char[::1] data not None, splits, size_t max_he
 def head_ns(const unsigned char[::1] data not None, size_t rounds):
     """Nanoseconds that one `parse_head` of `data` takes, as the mean of `rounds`."""
     cdef HeadFacts f
-    cdef size_t i, n = data.shape[0]
+    cdef size_t _, n = data.shape[0]
     cdef const char* p = <const char*> &data[0]
     cdef long seen = 0
     cdef int64_t t0
     with nogil:
         t0 = ph_now()
-        for i in range(rounds):
+        for _ in range(rounds):
             f.scanned = 0
             seen += parse_head(p, n, 1 << 20, &f)
         t0 = ph_now() - t0
@@ -145,12 +145,14 @@ def decode(const unsigned char[::1] data not None, splits=(), size_t cap=1 << 16
     (status, body, offset reached, state, left). "more": `data` ended first.
     """
     d = Decoder()
-    cdef size_t at = 0, end
+    cdef size_t at = 0, end, fed = 0
     body = bytearray()
-    status = "more"
+    kept = b""
     for end in [*splits, data.shape[0]]:
+        kept += bytes(data[fed:end])
+        fed = end
         while True:
-            status, used, out, _ = d.feed(data[at:end], cap, in_place, before)
+            status, used, out, kept = d.feed(kept, cap, in_place, before)
             at += used
             body += out
             if status != "more":

@@ -177,9 +177,12 @@ cdef class Tripper:
             return self.slow(x, st)
         except BaseException as e:
             if x.slot != NULL:
-                x.abort(RE_TIMEOUT if isinstance(e, errors.TimeoutException) else
-                           RE_CANCELLED if isinstance(e, errors.Cancelled) or not isinstance(e, Exception) else
-                           RE_SERVER_CLOSED if isinstance(e, errors.StaleConnectionError) else RE_ERROR)
+                if isinstance(e, errors.TimeoutException):
+                    x.abort(RE_TIMEOUT)
+                elif isinstance(e, errors.Cancelled) or not isinstance(e, Exception):
+                    x.abort(RE_CANCELLED)
+                else:
+                    x.abort(RE_ERROR)
             else:
                 x.finish()
             raise
@@ -444,6 +447,7 @@ cdef class Tripper:
         reap(dead)
         if self.pool.n_idle and not self.pool.watched:
             janitor.watch(self.pool)
+
 
 def gil_releases() -> int:
     return ph_gil_releases()

@@ -5,6 +5,7 @@ import pickle
 from typing import Any
 
 import pytest
+
 from pooledhttp import BasicAuth, BearerAuth, Client, MockTransport, Request, Response
 from pooledhttp.auth import Auth, as_auth
 

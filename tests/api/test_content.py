@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pooledhttp import LocalProtocolError, StreamConsumed
 from pooledhttp.content import PIECE, BodySource, FileBody, encode_body, encode_content
 
@@ -19,7 +20,8 @@ def source(content: Any) -> BodySource:
     return body
 
 
-@pytest.mark.parametrize(("content", "wanted"), [(b"x", b"x"), ("ü", b"\xc3\xbc"), (bytearray(b"x"), b"x"), (memoryview(b"abc")[::2], b"ac"), (b"", b"")])
+@pytest.mark.parametrize(("content", "wanted"), [
+    (b"x", b"x"), ("ü", b"\xc3\xbc"), (bytearray(b"x"), b"x"), (memoryview(b"abc")[::2], b"ac"), (b"", b"")])
 def test_in_memory(content: Any, wanted: bytes) -> None:
     assert encode_content(content) == wanted
 

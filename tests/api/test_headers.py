@@ -6,6 +6,7 @@ import pickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pooledhttp import Headers
 from pooledhttp.headers import merge, wire_bytes, without_none
 
@@ -31,7 +32,8 @@ def test_from_the_wire() -> None:
 
 
 @pytest.mark.parametrize("given_", [
-    {"A": "1", "b": "2"}, [("A", "1"), ("b", "2")], [(b"A", b"1"), (b"b", b" 2 ")], Headers([("A", "1"), ("b", "2")]), iter([("A", "1"), ("b", "2")]),
+    {"A": "1", "b": "2"}, [("A", "1"), ("b", "2")], [(b"A", b"1"), (b"b", b" 2 ")], Headers([("A", "1"), ("b", "2")]),
+    iter([("A", "1"), ("b", "2")]),
 ])
 def test_made_from(given_: object) -> None:
     assert Headers(given_).multi_items() == [("A", "1"), ("b", "2")]  # type: ignore[arg-type]

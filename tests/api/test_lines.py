@@ -6,6 +6,7 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pooledhttp import Response
 from pooledhttp.lines import LineSplitter, parse_links
 
@@ -19,7 +20,8 @@ def split(pieces: list[str]) -> list[str]:
     return [line for piece in pieces for line in splitter.feed(piece)] + splitter.end()
 
 
-@pytest.mark.parametrize("text", ["", "a", "a\n", "a\nb", "\n", "\r", "\r\n", "\n\r", "a\r", "a\r\nb\r\n", "a\r\rb\n\n", "a\u2028b\x85c\x0bd\n", "\r\n\r\n"])
+@pytest.mark.parametrize("text", [
+    "", "a", "a\n", "a\nb", "\n", "\r", "\r\n", "\n\r", "a\r", "a\r\nb\r\n", "a\r\rb\n\n", "a\u2028b\x85c\x0bd\n", "\r\n\r\n"])
 def test_every_split_gives_the_same_lines(text: str) -> None:
     for mask in range(1 << max(0, len(text) - 1)):
         pieces, start = [], 0

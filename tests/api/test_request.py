@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
+
 from pooledhttp import InvalidURL, LocalProtocolError, Request, StreamConsumed, UnsupportedProtocol
 from pooledhttp.content import BodySource
 from pooledhttp.transport import FLAG_REPLAY, FLAG_STREAM
@@ -112,8 +113,8 @@ def test_values_that_are_not_ascii() -> None:
 
 
 @pytest.mark.parametrize(("method", "headers", "flags"), [
-    ("GET", {}, FLAG_REPLAY), ("HEAD", {}, FLAG_REPLAY), ("OPTIONS", {}, FLAG_REPLAY), ("TRACE", {}, FLAG_REPLAY), ("PUT", {}, 0), ("DELETE", {}, 0),
-    ("POST", {}, 0), ("POST", {"idempotency-key": "1"}, FLAG_REPLAY)])
+    ("GET", {}, FLAG_REPLAY), ("HEAD", {}, FLAG_REPLAY), ("OPTIONS", {}, FLAG_REPLAY), ("TRACE", {}, FLAG_REPLAY),
+    ("PUT", {}, 0), ("DELETE", {}, 0), ("POST", {}, 0), ("POST", {"idempotency-key": "1"}, FLAG_REPLAY)])
 def test_what_may_be_sent_again(method: str, headers: dict[str, str], flags: int) -> None:
     assert Request(method, "http://h/", headers=headers).wire().flags == flags
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import pooledhttp
 import pytest
+
+import pooledhttp
 from pooledhttp import (
     Client,
     ConnInfo,
@@ -47,8 +48,8 @@ def test_a_status_has_three_digits(status: Any) -> None:
 
 
 @pytest.mark.parametrize(("status", "headers", "flags"), [
-    (200, {}, "ok success"), (204, {}, "ok success"), (302, {"Location": "/"}, "ok redirect"), (302, {}, "ok"), (304, {"location": "/"}, "ok"),
-    (400, {}, "client"), (499, {}, "client"), (500, {}, "server"), (599, {}, "server"), (600, {}, "")])
+    (200, {}, "ok success"), (204, {}, "ok success"), (302, {"Location": "/"}, "ok redirect"), (302, {}, "ok"),
+    (304, {"location": "/"}, "ok"), (400, {}, "client"), (499, {}, "client"), (500, {}, "server"), (599, {}, "server"), (600, {}, "")])
 def test_kinds_of_status(status: int, headers: dict[str, str], flags: str) -> None:
     r = Response(status, headers=headers)
     given = [name for name, value in (("ok", r.ok), ("success", r.is_success), ("redirect", r.is_redirect), ("client", r.is_client_error),
@@ -73,8 +74,9 @@ def test_raise_for_status() -> None:
 
 
 @pytest.mark.parametrize(("kind", "encoding", "text"), [
-    ("text/plain", "utf-8", "é\ufffd"), ("text/plain; charset=latin-1", "latin-1", "Ã©ÿ"), ('text/plain; x=y; Charset="ISO-8859-1"', "ISO-8859-1", "Ã©ÿ"),
-    ("text/plain; charset=no-such", "utf-8", "é\ufffd"), ("text/plain; charset=", "utf-8", "é\ufffd"), ("text/plain; charset=a\0b", "utf-8", "é\ufffd"),
+    ("text/plain", "utf-8", "é\ufffd"), ("text/plain; charset=latin-1", "latin-1", "Ã©ÿ"),
+    ('text/plain; x=y; Charset="ISO-8859-1"', "ISO-8859-1", "Ã©ÿ"), ("text/plain; charset=no-such", "utf-8", "é\ufffd"),
+    ("text/plain; charset=", "utf-8", "é\ufffd"), ("text/plain; charset=a\0b", "utf-8", "é\ufffd"),
     (None, "utf-8", "é\ufffd")])
 def test_text(kind: str | None, encoding: str, text: str) -> None:
     r = Response(200, headers={"Content-Type": kind} if kind else None, content=b"\xc3\xa9\xff")
@@ -167,7 +169,8 @@ def test_a_stream_that_was_closed() -> None:
     r.close()
     r.close()
     assert r.closed
-    for again in (lambda: list(r.iter_bytes()), r.read, lambda: r.read(1), lambda: r.content, lambda: r.text, lambda: r.readinto(bytearray(1))):
+    for again in (lambda: list(r.iter_bytes()), r.read, lambda: r.read(1), lambda: r.content, lambda: r.text,
+                  lambda: r.readinto(bytearray(1))):
         with pytest.raises(StreamClosed):
             again()  # type: ignore[operator]
 

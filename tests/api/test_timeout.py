@@ -5,6 +5,7 @@ import pickle
 from fractions import Fraction
 
 import pytest
+
 from pooledhttp import Timeout
 from pooledhttp.timeout import NO_LIMIT
 

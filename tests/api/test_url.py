@@ -6,6 +6,7 @@ import pickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pooledhttp import URL, InvalidURL, LocalProtocolError, UnsupportedProtocol
 from pooledhttp.url import encode_form, encode_params
 
@@ -165,7 +166,8 @@ def test_params(params: object, wanted: str) -> None:
     assert URL("http://h/p#f", params).target == ("/p?" + wanted if wanted else "/p")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("url", "wanted"), [("http://h/?a=1", "a=1&b=2"), ("http://h/?", "b=2"), ("http://h/?a=1&", "a=1&b=2"), ("http://h/", "b=2")])
+@pytest.mark.parametrize(("url", "wanted"), [
+    ("http://h/?a=1", "a=1&b=2"), ("http://h/?", "b=2"), ("http://h/?a=1&", "a=1&b=2"), ("http://h/", "b=2")])
 def test_params_are_appended(url: str, wanted: str) -> None:
     assert URL(url, {"b": 2}).query == wanted
 
@@ -204,9 +206,12 @@ def test_whatever_stands_there_the_host_is_safe(text: str) -> None:
     assert URL(str(url)) == url
 
 
-@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"]))), max_size=5))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), max_size=5))
 def test_params_come_back(pairs: list[tuple[str, str]]) -> None:
     from urllib.parse import parse_qsl
 
-    assert parse_qsl(encode_params(pairs), keep_blank_values=True) == [p for p in pairs if p != ("", "")] or ("", "") in pairs
-    assert parse_qsl(encode_form(pairs).decode(), keep_blank_values=True) == [p for p in pairs if p != ("", "")] or ("", "") in pairs
+    assert parse_qsl(encode_params(pairs), keep_blank_values=True) == pairs
+    assert parse_qsl(encode_form(pairs).decode(), keep_blank_values=True) == pairs

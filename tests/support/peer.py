@@ -25,7 +25,7 @@ from types import TracebackType
 PATIENCE = 10.0        # seconds that a test waits for its peer before it says what did not happen
 
 
-class ClientGone(Exception):  # noqa: N818 - it is how most scripts end
+class ClientGone(Exception):
     """The client closed or reset the connection (or the peer stopped) while the script wanted more."""
 
 

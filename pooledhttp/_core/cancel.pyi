@@ -1,0 +1,7 @@
+from typing import Any
+
+class Canceller:
+    reason: Any
+    def cancel(self, reason: Any = None) -> None: ...
+    @property
+    def cancelled(self) -> bool: ...
