@@ -91,7 +91,7 @@ def test_nogil_functions_touch_no_python(annotated: Path) -> None:
         missing += [f"{pyx.relative_to(PACKAGE)}: {name}" for name in HOT.get(str(pyx.relative_to(PACKAGE)), ())
                     if name not in looked_at.values() or name in takers]
         yellow += [f"{pyx.relative_to(ROOT)}:{n} scores {scored[n]}: {text.splitlines()[n - 1].strip()}" for n in looked_at
-                   if scored[n] != len(FIELD_READ.findall(text.splitlines()[n - 1]))]
+                   if scored[n] > len(FIELD_READ.findall(text.splitlines()[n - 1]))]
     assert yellow == []
     assert missing == [], "hot functions that are not there, not nogil, or take the GIL"
     assert [name for name in HOT if not (PACKAGE / name).exists()] == []
