@@ -104,7 +104,7 @@ def in_child(*steps: Callable[[], object]) -> bool:
             for step in steps:
                 step()
             code = 0
-        except BaseException:  # noqa: BLE001 - the parent sees the code
+        except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
