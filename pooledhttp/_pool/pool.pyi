@@ -1,5 +1,6 @@
 from typing import Any
 
+from pooledhttp._pool.stats import CLOSE_REASONS as CLOSE_REASONS
 from pooledhttp._pool.stats import PoolStats
 
 class Host:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pooledhttp._core.poolable import Poolable
 from pooledhttp._core.runtime import WakeHandle
 from pooledhttp._pool.pool import Host, Pool
+from pooledhttp._pool.stats import CLOSE_REASONS as CLOSE_REASONS
 
 class FakeConn(Poolable):
     alive: bool
@@ -12,7 +13,7 @@ class FakeConn(Poolable):
     when_closed: Callable[[], object] | None
     closes: int
     interrupts: int
-    def __init__(self, *, capacity: int = 1, fd: int = -1) -> None: ...
+    def __init__(self, capacity: int = 1, *, fd: int = -1) -> None: ...
     @property
     def reason(self) -> str | None: ...
     @property

@@ -33,7 +33,7 @@ cdef class FakeConn(Poolable):
     cdef int _fd
     cdef int _reason
 
-    def __init__(self, *, int capacity=1, int fd=-1):
+    def __init__(self, int capacity=1, *, int fd=-1):
         self.slot.capacity = capacity
         self.alive = True
         self._fd = fd
