@@ -66,13 +66,13 @@ def head_in_pieces(const unsigned char[::1] data not None, splits, size_t max_he
 def head_ns(const unsigned char[::1] data not None, size_t rounds):
     """Nanoseconds that one `parse_head` of `data` takes, as the mean of `rounds`."""
     cdef HeadFacts f
-    cdef size_t i, n = data.shape[0]
+    cdef size_t _, n = data.shape[0]
     cdef const char* p = <const char*> &data[0]
     cdef long seen = 0
     cdef int64_t t0
     with nogil:
         t0 = ph_now()
-        for i in range(rounds):
+        for _ in range(rounds):
             f.scanned = 0
             seen += parse_head(p, n, 1 << 20, &f)
         t0 = ph_now() - t0

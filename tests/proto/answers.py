@@ -142,7 +142,7 @@ def our_answer(method: bytes, wire: bytes, splits: Iterable[int], eof: bool, roo
             said, facts, scanned = testing.head(buf, LIMIT, scanned)
             if said == "unsure":
                 out.handed = "head"
-                return _run_fallback(Fallback(method, LIMIT), [*([buf] if buf else []), *([piece] if not piece else []), *pieces[i + 1:]], out, in_body=False)
+                return _run_fallback(Fallback(method, LIMIT), [buf, *pieces[i + 1:]], out, in_body=False)
             if facts is None:
                 break
             head, buf, scanned = buf[:facts["size"]], buf[facts["size"]:], 0

@@ -283,16 +283,17 @@ def _closing() -> list[Case]:
     ]
 
 
-NGINX = Case("nginx", resp(b"Server: nginx/1.22.1", b"Date: Sat, 22 Nov 2025 12:00:00 GMT", b"Content-Type: text/plain", b"Content-Length: 11",
+DATE = b"Date: Sat, 22 Nov 2025 12:00:00 GMT"
+NGINX = Case("nginx", resp(b"Server: nginx/1.22.1", DATE, b"Content-Type: text/plain", b"Content-Length: 11",
                            b"Last-Modified: Sat, 22 Nov 2025 11:00:00 GMT", b"Connection: keep-alive", b'ETag: "6740a1b0-b"',
                            b"Accept-Ranges: bytes", body=b"hello world"))
-APACHE = Case("apache", resp(b"Date: Sat, 22 Nov 2025 12:00:00 GMT", b"Server: Apache/2.4.62 (Debian)", b"Vary: Accept-Encoding",
+APACHE = Case("apache", resp(DATE, b"Server: Apache/2.4.62 (Debian)", b"Vary: Accept-Encoding",
                              b"Keep-Alive: timeout=5, max=99", b"Connection: Keep-Alive", b"Transfer-Encoding: chunked",
                              b"Content-Type: text/html;charset=UTF-8", start=b"HTTP/1.1 404 Not Found",
                              body=b"1c\r\n<html><body>No</body></html>\r\n0\r\n\r\n"))
-GUNICORN = Case("gunicorn", resp(b"Server: gunicorn", b"Date: Sat, 22 Nov 2025 12:00:00 GMT", b"Connection: close", b"Content-Type: application/json",
+GUNICORN = Case("gunicorn", resp(b"Server: gunicorn", DATE, b"Connection: close", b"Content-Type: application/json",
                                  b"Content-Length: 2", body=b"{}"), eof=True)
-PYTHON = Case("http.server", resp(b"Server: SimpleHTTP/0.6 Python/3.11.7", b"Date: Sat, 22 Nov 2025 12:00:00 GMT", b"Content-type: text/plain",
+PYTHON = Case("http.server", resp(b"Server: SimpleHTTP/0.6 Python/3.11.7", DATE, b"Content-type: text/plain",
                                   b"Content-Length: 3", start=b"HTTP/1.0 200 OK", body=b"abc"), eof=True)
 CLOUDFRONT = Case("a cache", resp(b"Content-Length: 1", b"Connection: keep-alive", b"X-Cache: Hit from cloudfront", b"Age: 7",
                                   b"Via: 1.1 0123456789abcdef.cloudfront.net (CloudFront)", body=b"x"))
@@ -301,6 +302,6 @@ SERVERS = [NGINX, APACHE, GUNICORN, PYTHON, CLOUDFRONT]
 CASES = [*SERVERS, *_starts(), *_fields(), *_lengths(), *_codings(), *_chunks(), *_bodiless_and_interim(), *_closing()]
 
 # What a mutation puts somewhere into a response.
-SNIPPETS = [b"\r", b"\n", b"\r\n", b"\n\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"9", b"f", b"-", b"+", b'"', b"\x7f", b"\xff",
-            b"\x0b", b"\r\n ", b"\r\nX: y", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"0\r\n\r\n",
-            b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.0 200 OK\r\n"]
+SNIPPETS = [b"\r", b"\n", b"\r\n", b"\n\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"9", b"f", b"-", b"+", b'"',
+            b"\x7f", b"\xff", b"\x0b", b"\r\n ", b"\r\nX: y", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
+            b"Connection: close\r\n", b"0\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.0 200 OK\r\n"]

@@ -136,6 +136,12 @@ def test_large_sizes() -> None:
     assert (d.state, d.left) == ("data", 2**63 - 3)
 
 
+def test_a_line_that_must_become_too_long_is_not_waited_for() -> None:
+    line = b"5;" + b"x" * 4093
+    assert testing.Decoder().feed(line, 0)[:2] == ("more", 0)
+    assert testing.Decoder().feed(line + b"x", 0)[:2] == ("unsure", 0)
+
+
 @odd
 @pytest.mark.parametrize("in_place", [False, True])
 def test_stops_at_the_start_of_what_is_odd(wire: bytes, body: bytes, stop: int, state: str, in_place: bool) -> None:
