@@ -17,6 +17,7 @@ from tests.support.pyserver import pattern
 
 MakePeer = Callable[..., Peer]
 MIB = 1 << 20
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BIG = 16 * MIB              # more than the sockets of both sides hold
 
 
@@ -81,9 +82,9 @@ def test_a_refusal_that_is_read_as_a_stream(peer: MakePeer, client: Client, body
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("answer", [respond(b"early"), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"ear", b"ly"),
+@pytest.mark.parametrize("answer", [respond(b"early"), CHUNKED + chunked(b"ear", b"ly"),
                                     b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 5\r\n\r\nearly", respond(pattern(500_000)),
-                                    b"HTTP/1.1 204 No\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"early", trailers=b"A: b\r\n")],
+                                    b"HTTP/1.1 204 No\r\n\r\n", CHUNKED + chunked(b"early", trailers=b"A: b\r\n")],
                          ids=["length", "chunked", "obs-fold", "large", "204", "trailers"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_an_early_answer_that_is_no_refusal_lets_both_directions_finish(peer: MakePeer, client: Client, body: Callable[[int], Any], answer: bytes,
