@@ -16,7 +16,7 @@ from pooledhttp._core.status cimport (
     ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.tls cimport TlsStream
-from pooledhttp._pool.pool cimport bury, pool_count, pool_give, reap, slot_release
+from pooledhttp._pool.core cimport bury, pool_count, pool_give, reap, slot_release
 
 from pooledhttp import errors
 from pooledhttp._core.runtime import current_wake
