@@ -38,7 +38,7 @@ _MEMO_TEXT = 2048
 _memo: dict[str, URL] = {}
 
 
-class UnsafeURL(LocalProtocolError, InvalidURL):  # noqa: N818 - as its bases
+class UnsafeURL(LocalProtocolError, InvalidURL):
     """The URL holds a control character, which could split a request."""
 
 

@@ -11,7 +11,6 @@ from pooledhttp import Client, default_transport
 
 from .server import Server, Spy
 
-
 # The same examples each time, and none failed by a slow machine.
 settings.register_profile("api", deadline=None, derandomize=True)
 settings.load_profile("api")

@@ -258,38 +258,38 @@ def test_first_come_first_served(limit: int) -> None:
     pool.close()
 
 
-def test_closing_in_the_midst_of_it_ends_all_and_loses_nobody() -> None:
-    for cancel in (False, True):
-        pool = Pool(max_per_host=4)
-        started = threading.Semaphore(0)
-        outcomes: list[str] = []
+@pytest.mark.parametrize("cancel", [False, True])
+def test_closing_in_the_midst_of_it_ends_all_and_loses_nobody(cancel: bool) -> None:
+    pool = Pool(max_per_host=4)
+    started = threading.Semaphore(0)
+    outcomes: list[str] = []
 
-        def work(i: int, pool: Pool = pool, started: threading.Semaphore = started, outcomes: list[str] = outcomes) -> None:
-            if i == 0:
-                for _ in range(200):
-                    started.acquire()
-                pool.close_idle()
-                pool.close(cancel)
+    def work(i: int) -> None:
+        if i == 0:
+            for _ in range(200):
+                started.acquire()
+            pool.close_idle()
+            pool.close(cancel)
+            return
+        user = User(pool, "a")
+        while True:
+            outcome = user.checkout(time.monotonic_ns(), wait=True)
+            if outcome == "wait":
+                assert wait_for_turn(user), "slept through its turn"
+                outcome = user.leave()
+            if outcome == "closed":
+                outcomes.append(outcome)
                 return
-            user = User(pool, "a")
-            while True:
-                outcome = user.checkout(time.monotonic_ns(), wait=True)
-                if outcome == "wait":
-                    assert wait_for_turn(user), "slept through its turn"
-                    outcome = user.leave()
-                if outcome == "closed":
-                    outcomes.append(outcome)
-                    return
-                started.release()
-                if outcome == "dial":
-                    user.dialed(Conn(), time.monotonic_ns())
-                user.give(time.monotonic_ns())
+            started.release()
+            if outcome == "dial":
+                user.dialed(Conn(), time.monotonic_ns())
+            user.give(time.monotonic_ns())
 
-        with Checker(pool):
-            in_threads(work)
-        assert outcomes == ["closed"] * (THREADS - 1)
-        stats = pool.stats()
-        assert (stats.open, stats.dialing, stats.waiting) == (0, 0, 0)
+    with Checker(pool):
+        in_threads(work)
+    assert outcomes == ["closed"] * (THREADS - 1)
+    stats = pool.stats()
+    assert (stats.open, stats.dialing, stats.waiting) == (0, 0, 0)
 
 
 def test_users_come_and_go_with_their_threads() -> None:
