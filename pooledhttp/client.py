@@ -308,12 +308,12 @@ class Client:
             memo.pop(url, None)              # changed while we built: this one is sent, and not kept
         return wire
 
-    def _again(self, wire: tuple[Any, ...], timing: tuple[Limits, int, str]) -> Response:
+    def _again(self, wire: tuple[Any, ...], timing: tuple[Limits, int, str], cancel: Canceller | None = None) -> Response:
         key, host, port, method, target, authority, fields, _, flags, _ = wire
         limits, total, source = timing
         try:
             reply = self._exchange(key, host, port, method, target, authority, fields, None, limits,
-                                   -1 if total < 0 else monotonic_ns() + total, source, flags, self._limit, None)
+                                   -1 if total < 0 else monotonic_ns() + total, source, flags, self._limit, cancel)
         except Error as e:
             if e.request is None:
                 e.request = Request.from_wire(wire)

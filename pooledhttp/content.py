@@ -13,6 +13,7 @@ from pooledhttp.errors import LocalProtocolError, StreamConsumed
 from pooledhttp.url import encode_form
 
 PIECE = 256 * 1024
+_encode_json: Callable[[Any], str] | None = None      # made when first needed: json is not imported before
 _COPIED = 64 * 1024          # a writable buffer up to this size is copied; a larger one is sent from where it is
 
 
@@ -183,11 +184,16 @@ class GoneBody(BodySource):
 
 def _dump_json(value: Any) -> bytes:
     """Compact UTF-8; a lone surrogate, which UTF-8 cannot hold, makes the text ASCII with escapes. NaN is a ValueError (RFC 8259)."""
-    from json import dumps
+    global _encode_json
+    if _encode_json is None:
+        from json import JSONEncoder
 
+        _encode_json = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
     try:
-        return dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        return _encode_json(value).encode("utf-8")
     except UnicodeEncodeError:
+        from json import dumps
+
         return dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from importlib import import_module
-from threading import Thread, current_thread
+from threading import Event, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # How long leaving the loop waits for what it cancelled, in seconds. A cancel is obeyed within 50 ms; who does not obey
 # (another's transport, a hook) is left to end by itself.
 _PATIENCE = 0.25
+# How long what is ready may wait for the input to give further requests, in seconds.
+_INPUT = 0.005
 
 
 class _Task:
@@ -50,6 +52,9 @@ def _fetch(client: Client, item: Any, options: dict[str, Any], cancel: Canceller
         if isinstance(item, Request):
             return client._send(client._completed(item), dict(options), cancel)
         if isinstance(item, str):
+            wire = None if options else client._memo.get(item) or client._learn(item)
+            if wire is not None:
+                return client._again(wire, client._timing, cancel)
             return client._request("GET", item, options, cancel)
         if isinstance(item, (tuple, list)) and len(item) == 2:
             return client._request(item[0], item[1], options, cancel)
@@ -74,7 +79,7 @@ class _Threads:
         self.todo: SimpleQueue[_Task | None] = SimpleQueue()
         self.done: SimpleQueue[_Task] = SimpleQueue()
         self.threads: list[Thread] = []
-        self.leaving = False
+        self.leaving = Event()
 
     def submit(self, task: _Task, unfinished: int) -> None:
         self.todo.put(task)
@@ -98,18 +103,18 @@ class _Threads:
 
     def _run(self, task: _Task | None) -> None:
         assert task is not None
-        if self.leaving:
+        if self.leaving.is_set():
             return
         try:
             task.response = _fetch(self.client, task.item, self.options, self.cancel)
-        except BaseException as e:
+        except BaseException as e:                   # it is raised in the caller's thread, at its turn
             task.error = e
         self.done.put(task)
-        if self.leaving:                             # after the put: either the loop's own clearing up sees it, or this does
+        if self.leaving.is_set():                    # after the put: either the loop's own clearing up sees it, or this does
             task.drop()
 
     def end(self, early: bool) -> None:
-        self.leaving = True
+        self.leaving.set()
         if early:
             self.cancel.cancel("the loop over the responses was left")
         for _ in self.threads:
@@ -132,7 +137,7 @@ class _Pool:
         self.cancel = Canceller() if isinstance(executor, ThreadPoolExecutor) else None
         self.done: SimpleQueue[_Task] = SimpleQueue()
         self.running: set[_Task] = set()
-        self.leaving = False
+        self.leaving = Event()
         self._wait = wait
 
     def submit(self, task: _Task, unfinished: int) -> None:
@@ -147,11 +152,11 @@ class _Pool:
         if task.error is None:
             task.response = future.result()
         self.done.put(task)
-        if self.leaving:                             # after the put: either the loop's own clearing up sees it, or this does
+        if self.leaving.is_set():                    # after the put: either the loop's own clearing up sees it, or this does
             task.drop()
 
     def end(self, early: bool) -> None:
-        self.leaving = True
+        self.leaving.set()
         if self.cancel is not None and early:
             self.cancel.cancel("the loop over the responses was left")
         left = [task.future for task in list(self.running)]
@@ -257,19 +262,21 @@ def _loop(source: Iterator[Any], total: int | None, crew: _Threads | _Pool, ahea
     early = True
     try:
         while True:
-            # At least one is taken for one that is yielded, so that the workers never starve; further ones only
-            # while nothing is ready, so that a slow input holds up little.
-            first = True
-            while more and loop.outstanding < ahead and (first or not loop.has_turn()):
+            # At least one is taken for one that is yielded, so that the workers never starve; and as many as may be,
+            # unless the input is slow and something is ready.
+            first, waited = True, 0.0
+            while more and loop.outstanding < ahead and (first or waited < _INPUT or not loop.has_turn()):
                 first = False
+                began = monotonic()
                 try:
                     item = next(source)
                 except StopIteration:
                     more = False
-                except Exception as e:
+                except Exception as e:           # raised below
                     failure = e
                     more = False
                 else:
+                    waited += monotonic() - began
                     loop.take(item)
             if not loop.outstanding:
                 break

@@ -68,19 +68,25 @@ class Request:
         self.method = method
         self.headers = Headers(headers)
         self.complete = False
+        fields = self.headers.multi_items()                             # ours alone: nobody else has these headers yet
+        names = [name.lower() for name, _ in fields]
         if target.userinfo:
-            if "authorization" not in self.headers:
+            if "authorization" not in names:
                 try:
-                    BasicAuth(target.username, target.password)(self)
+                    auth = BasicAuth(target.username, target.password)
                 except ValueError as e:
                     raise InvalidURL(f"{e}, in the URL {redact(target)}") from None
+                fields.append(("Authorization", auth.header))
             target = target.without_userinfo()
         target.effective_port                                           # noqa: B018 - the scheme is one we speak
         self.url = target
-        self.body, kind = encode_body(content, data, json)
-        if kind is not None and "content-type" not in self.headers:
-            self.headers["Content-Type"] = kind
-        self._state_length()
+        body, kind = encode_body(content, data, json)
+        self.body = b"" if isinstance(body, BodySource) and body.length == 0 else body
+        if kind is not None and "content-type" not in names:
+            fields.append(("Content-Type", kind))
+        length = self._length(self.body)
+        if length is not None and "content-length" not in names and "transfer-encoding" not in names:
+            fields.append(("Content-Length", str(length)))
 
     @classmethod
     def from_wire(cls, made: tuple[Any, ...]) -> Request:
@@ -94,16 +100,13 @@ class Request:
         self.complete = True
         return self
 
-    def _state_length(self) -> None:
-        """Show in the headers what `wire` will send."""
-        if "content-length" in self.headers or "transfer-encoding" in self.headers:
-            return
-        body = self.body
-        length = body.length if isinstance(body, BodySource) else len(body) if body else None
-        if length is None and body is None and self.method in _WITH_BODY:
-            length = 0
-        if length is not None:
-            self.headers["Content-Length"] = str(length)
+    def _length(self, body: bytes | BodySource | None) -> int | None:
+        """The Content-Length to be sent; None where there is none."""
+        if isinstance(body, BodySource):
+            return body.length
+        if body:
+            return len(body)
+        return 0 if self.method in _WITH_BODY else None
 
     @property
     def content(self) -> bytes:
@@ -149,10 +152,13 @@ class Request:
         pairs: list[tuple[str, str | bytes]] = []
         framing: dict[str, list[str]] = {}
         flags = FLAG_REPLAY if method in _REPLAYABLE else 0
+        length = self._length(body)
+        stated = None if length is None else str(length)
         for name, value in self.headers.multi_items():
             lower = name.lower()
             if lower in _FRAMING:
-                framing.setdefault(lower, []).append(value)
+                if value != stated or lower != "content-length":         # what it says by itself is said below
+                    framing.setdefault(lower, []).append(value)
                 continue
             if lower == "idempotency-key":
                 flags = FLAG_REPLAY
@@ -164,16 +170,12 @@ class Request:
                 if len(hosts) > 1:
                     raise LocalProtocolError("more than one Host header")
                 authority = field_block([("Host", hosts[0])])[6:-2]
-            body = _frame(body, framing)
-        if isinstance(body, BodySource) and body.length == 0:
-            body = b""
-        length = body.length if isinstance(body, BodySource) else len(body) if body else None
-        if length is None and not body and method in _WITH_BODY:
-            length = 0
+            body = _frame(body, framing, self.headers)
+            length = self._length(body)
         if length is not None:
             pairs.append(("Content-Length", str(length)))
         return Wire(url.key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
-                    authority, field_block(pairs), body or None, flags, str(url))
+                    authority, field_block(pairs), None if length == 0 else body or None, flags, str(url))
 
     def __repr__(self) -> str:
         return f"<Request [{self.method} {self.url.redacted}]>"
@@ -189,10 +191,10 @@ class Request:
             setattr(self, name, value)
 
 
-def _frame(body: bytes | BodySource | None, framing: dict[str, list[str]]) -> bytes | BodySource | None:
+def _frame(body: bytes | BodySource | None, framing: dict[str, list[str]], headers: Headers) -> bytes | BodySource | None:
     """The body, framed as the caller's own Content-Length or Transfer-Encoding says; LocalProtocolError where that would lie."""
-    lengths = framing.get("content-length", [])
     codings = framing.get("transfer-encoding", [])
+    lengths = headers.get_list("content-length") if codings or "content-length" in framing else []
     if lengths and codings:
         raise LocalProtocolError("both Content-Length and Transfer-Encoding (RFC 9112 section 6.2)")
     if codings:

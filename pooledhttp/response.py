@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pooledhttp.errors import Error, HTTPStatusError, ResponseTooLarge, StreamClosed, StreamConsumed
 from pooledhttp.headers import Headers, HeaderTypes
 from pooledhttp.lines import LineSplitter, parse_links
+from pooledhttp.replies import Guard, IterReply, PickledReply, too_large
 from pooledhttp.request import Request
 from pooledhttp.transport import install_response_factory
 from pooledhttp.url import URL
@@ -22,78 +23,6 @@ CHUNK = 65536
 # Where the body is. MEMORY: whole. UNREAD: nobody took it (`read(n)` may have taken some). READING: an iterator has it.
 # CONSUMED: it was read, and not kept. CLOSED: closed before its end.
 MEMORY, UNREAD, READING, CONSUMED, CLOSED = range(5)
-
-
-def _too_large(limit: int) -> str:
-    return f"the response's body is over max_response_bytes={limit}"
-
-
-class _IterReply:
-    """A body from an iterable of bytes, for responses made by hand."""
-
-    head = b""
-    elapsed = 0.0
-    reason = None
-    version = "HTTP/1.1"
-    conn = None
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._rest = b""
-        self.trailers: list[tuple[str, str]] = []
-        self.timings: dict[str, float] = {}
-
-    def read(self, n: int) -> bytes:
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._rest = piece
-        data, self._rest = self._rest[:n], self._rest[n:]
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.read(view.nbytes)
-        view[:len(data)] = data
-        return len(data)
-
-    def read_all(self, limit: int) -> bytes:
-        parts = [self._rest, *self._pieces]
-        self._rest = b""
-        if limit >= 0 and sum(map(len, parts)) > limit:
-            raise ResponseTooLarge(_too_large(limit), phase="body")
-        return b"".join(parts)
-
-    def close(self) -> None:
-        close = getattr(self._pieces, "close", None)
-        if close is not None:
-            close()
-
-    def leak(self) -> None:
-        self.close()
-
-
-class _Guard:
-    """Notices that a streamed response was collected unclosed. Beside the response, so that only streamed ones pay for it."""
-
-    __slots__ = ("label", "reply")
-
-    def __init__(self, reply: Any, label: str) -> None:
-        self.reply = reply
-        self.label = label
-
-    def __del__(self) -> None:
-        reply = self.reply
-        if reply is None:
-            return
-        conn = reply.conn
-        held = f"connection {conn.id} to {conn.remote_addr}" if conn is not None else "its source"
-        reply.leak()
-        import warnings
-
-        warnings.warn(f"unclosed response to {self.label}: it held {held}, its body unread; read it, close() it, or use "
-                      "'with client.stream(...)'", ResourceWarning, stacklevel=2, source=self)
 
 
 class Response:
@@ -126,7 +55,7 @@ class Response:
     _reply: Any                 # the transport's Reply; None where there is none
     _made: Any                  # the Wire it was made from, where no Request object was needed
     _encoding: str | None       # what the user set
-    _guard: _Guard | None
+    _guard: Guard | None
     _limit: int                 # the body's greatest size, -1: none
     _pos: int                   # in memory: where read(n) and readinto go on
     _seen: int                  # streamed: bytes read
@@ -144,7 +73,7 @@ class Response:
         if isinstance(content, (bytes, bytearray, memoryview)):
             self.content = bytes(content)
         else:
-            self._reply = _IterReply(content)
+            self._reply = IterReply(content)
             self._state = UNREAD
 
     @classmethod
@@ -160,7 +89,7 @@ class Response:
             self.content = content
         else:
             self._state = UNREAD
-            self._guard = _Guard(reply, f"{request.method} {request.url.redacted}" if request is not None else "a request")
+            self._guard = Guard(reply, f"{request.method} {request.url.redacted}" if request is not None else "a request")
         return self
 
     if not TYPE_CHECKING:
@@ -313,12 +242,12 @@ class Response:
         """Hold the body to `limit` bytes (-1: none), now where it is in memory, or as it is read. ResponseTooLarge."""
         self._limit = limit
         if limit >= 0 and self._state == MEMORY and len(self.content) > limit:
-            raise ResponseTooLarge(_too_large(limit), request=self.request, phase="body", conn=self.conn)
+            raise ResponseTooLarge(too_large(limit), request=self.request, phase="body", conn=self.conn)
 
     def _count(self, n: int) -> None:
         self._seen += n
         if 0 <= self._limit < self._seen:
-            raise ResponseTooLarge(_too_large(self._limit), phase="body", conn=self.conn)
+            raise ResponseTooLarge(too_large(self._limit), phase="body", conn=self.conn)
 
     def _piece(self, n: int, end: int = CONSUMED) -> bytes:
         """Up to n bytes as they arrive; at the body's end b"", and the response is closed."""
@@ -464,7 +393,7 @@ class Response:
             state["content"] = self.content
         else:
             state["_state"] = CLOSED if self._state == CLOSED else CONSUMED
-        state["_reply"] = _PickledReply(self.trailers.multi_items())
+        state["_reply"] = PickledReply(self.trailers.multi_items())
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -474,15 +403,6 @@ class Response:
 
 _PICKLED = ("status_code", "reason", "http_version", "headers", "request", "url", "history", "elapsed", "timings", "conn",
             "default_encoding", "_encoding")
-
-
-class _PickledReply:
-    """What is left of a Reply in a pickled response."""
-
-    __slots__ = ("trailers",)
-
-    def __init__(self, trailers: list[tuple[str, str]]) -> None:
-        self.trailers = trailers
 
 
 def _headers(r: Response) -> Headers:

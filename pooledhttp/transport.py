@@ -5,6 +5,7 @@ Go's `http.Transport` is the model: https://pkg.go.dev/net/http#Transport.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -15,9 +16,6 @@ from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
 from pooledhttp._core import runtime
 from pooledhttp._core.limits import Limits
-from pooledhttp._net import helpers, tlsconfig
-from pooledhttp._net.dial import DeadlinePassed, Dial, DialSpec
-from pooledhttp._net.resolver import Resolver
 from pooledhttp._pool import pool as _pool
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._pool.stats import PoolStats
@@ -27,7 +25,10 @@ from pooledhttp._trip.trip import Tripper
 if TYPE_CHECKING:
     import ssl
 
+    from pooledhttp._net.dial import Dial, DialSpec
+    from pooledhttp._net.resolver import Resolver
     from pooledhttp._net.stream import Stream
+    from pooledhttp._net.tlsconfig import TlsSettings
 
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
@@ -49,6 +50,12 @@ def install_response_factory(factory: Callable[[Reply, Any], Any]) -> None:
 def _not_yet(name: str, value: object, default: object) -> None:
     if value != default:
         raise NotImplementedError(f"Transport({name}=...) is not there yet")
+
+
+def _tls_settings(verify: Any, cert: Any) -> TlsSettings:
+    from pooledhttp._net import tlsconfig
+
+    return tlsconfig.settings(verify, cert)
 
 
 def _at_least(name: str, value: float | None, least: float) -> None:
@@ -96,33 +103,47 @@ class Transport(Tripper):
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
         super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives)
-        self._resolver = Resolver(resolver, ttl=dns_cache_ttl)
-        self._fresh_dns = disable_keep_alives
-        self._tls = tlsconfig.settings(verify, cert)
-        self._server_hostname, self._uds = server_hostname, uds
+        self._resolver: Resolver | None = None
+        self._resolving = resolver, dns_cache_ttl
+        self._tls: TlsSettings | None = None
+        self._trusting = verify, cert
+        if verify is not True or cert is not None:
+            self._tls = _tls_settings(verify, cert)            # what is wrong with them is heard of at once
         self._dialing: dict[str, Any] = {
-            "local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay, "connect_filter": connect_filter,
-            "socket_options": tuple(socket_options or ()), "tcp_keepalive": tcp_keepalive, "resolver": self._resolver}
+            "uds": uds, "server_hostname": server_hostname, "local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay,
+            "connect_filter": connect_filter, "socket_options": tuple(socket_options or ()), "tcp_keepalive": tcp_keepalive,
+            "fresh_dns": disable_keep_alives}
         self._orphans: dict[str, int] = {}
-        self._orphans_lock = threading.Lock()
+        self._lock = threading.Lock()
         _all.add(self)
 
     # --- dialing, asked for by the compiled part --------------------------------------------------------------------------
 
     def dial_spec(self, key: str, host: str, port: int) -> DialSpec:
         """Where and how to dial for the pool key `key`; made once a key."""
-        tls = None
-        if key.startswith("https:"):
-            tls = self._tls
-        return DialSpec(host=host, port=port, tls=tls, fresh_dns=self._fresh_dns, server_hostname=self._server_hostname, uds=self._uds, **self._dialing)
+        from pooledhttp._net.dial import DialSpec
+        from pooledhttp._net.resolver import Resolver
+
+        with self._lock:
+            if self._resolver is None:
+                custom, ttl = self._resolving
+                self._resolver = Resolver(custom, ttl=ttl)
+            secure = key.startswith("https:")
+            if secure and self._tls is None:
+                self._tls = _tls_settings(*self._trusting)
+        return DialSpec(host=host, port=port, tls=self._tls if secure else None, resolver=self._resolver, **self._dialing)
 
     def new_dial(self, spec: DialSpec, limits: Limits) -> Dial:
         """A dial that was not begun yet."""
+        from pooledhttp._net.dial import Dial
+
         return Dial(spec, limits.connect, limits.tls)
 
     def adopt(self, dial: Dial, home: _pool.Host) -> None:
         """`dial` lost its race: a helper thread finishes it, and pools what comes of it."""
-        with self._orphans_lock:
+        from pooledhttp._net import helpers
+
+        with self._lock:
             n = self._orphans.get(home.key, 0)
             if n < _ORPHANS_PER_HOST:
                 self._orphans[home.key] = n + 1
@@ -137,6 +158,8 @@ class Transport(Tripper):
         self.adopted(home, None, ())
 
     def _finish_dial(self, dial: Dial, home: _pool.Host) -> None:
+        from pooledhttp._net.dial import DeadlinePassed
+
         stream: Stream | None = None
         try:
             stream = dial.run(time.monotonic_ns() + _ORPHAN_NS, None)
@@ -148,7 +171,7 @@ class Transport(Tripper):
             self.adopted(home, stream, dial.info if stream is not None else ())
 
     def _end_orphan(self, home: _pool.Host) -> None:
-        with self._orphans_lock:
+        with self._lock:
             n = self._orphans.pop(home.key) - 1
             if n:
                 self._orphans[home.key] = n
@@ -230,12 +253,15 @@ def _after_fork_in_child() -> None:
     _default_lock = threading.Lock()
     runtime.forget_threads()
     janitor.reset_after_fork()
-    tlsconfig.reset_after_fork()
-    helpers.shared.reset_after_fork()
+    for name in ("tlsconfig", "helpers"):
+        module = sys.modules.get(f"pooledhttp._net.{name}")
+        if module is not None:
+            (module.shared if name == "helpers" else module).reset_after_fork()
     for transport in list(_all):
         transport._orphans = {}
-        transport._orphans_lock = threading.Lock()
-        transport._resolver.reset_after_fork()
+        transport._lock = threading.Lock()
+        if transport._resolver is not None:
+            transport._resolver.reset_after_fork()
         transport.pool.abandon()
 
 

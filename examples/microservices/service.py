@@ -31,6 +31,9 @@ class Service(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         Service.handshakes += 1
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport.close()          # Python 3.10 wants to be told, even now
+
     def data_received(self, data: bytes) -> None:
         self.unread += data
         self._next()

@@ -96,7 +96,7 @@ static inline int ph_set_rcvtimeo(int fd, int64_t ns) {
 
 /* Debug builds (PH_DEBUG) hold the locking rules: helpers that need a lock assert it, and nothing is closed under one. */
 #ifdef PH_DEBUG
-static __thread int ph_locks_held = 0;
+static __thread int ph_locks_held __attribute__((unused)) = 0;
 #define PH_ASSERT(x) do { if (!(x)) abort(); } while (0)
 #define ph_note_lock(n) ((void)(ph_locks_held += (n)))
 #define ph_assert_locked() PH_ASSERT(ph_locks_held == 1)

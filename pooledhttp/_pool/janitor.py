@@ -40,15 +40,20 @@ class Janitor:
                 return
             pool.watched = True
             self._pools.add(pool)
-            if self._thread is None:
-                thread = self._thread = threading.Thread(target=self._run, name="pooledhttp-janitor", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:
-                    # The interpreter is ending and takes no new threads (it closes every descriptor itself), or there are too many
-                    # threads: the next request tries again.
+            if self._thread is not None:
+                return
+            thread = self._thread = threading.Thread(target=self._run, name="pooledhttp-janitor", daemon=True)
+        # Not under the lock: starting waits for threading's own lock, and whoever has that may be collecting a response, which comes here.
+        try:
+            thread.start()
+        except RuntimeError:
+            # The interpreter is ending and takes no new threads (it closes every descriptor itself), or there are too many threads: the
+            # next request tries again, also one of a pool that came meanwhile.
+            with self._lock:
+                if self._thread is thread:
                     self._thread = None
-                    pool.watched = False
+                for one in list(self._pools):
+                    one.watched = False
 
     def nudge(self) -> None:
         """Something was closed: look now whether anything still idles."""

@@ -104,8 +104,9 @@ cdef int pool_waiter_state(Pool p, Waiter* w) noexcept nogil
 # interrupted at once where close(cancel=True) came meanwhile.
 cdef void pool_dialed(Pool p, Host host, Poolable c, Holder* holder, int64_t now, Slot** dead)
 cdef void pool_dial_failed(Pool p, HostSlots* h) noexcept nogil
-# Give back: verdict RE_REUSE, or the reason against it. Returns RE_REUSE, or why it is closed. `idle_limit`: ns it may idle at most, -1 none. `used`: it carried a request;
-# else it was found dead, or came too late to be wanted. Each taking is also a reference on the slot, which slot_release ends.
+# Give back: verdict RE_REUSE, or the reason against it. Returns RE_REUSE, or why it is closed. `idle_limit`: ns it may idle at most,
+# -1 none. `used`: it carried a request; else it was found dead, or came too late to be wanted. Each taking is also a reference on
+# the slot, which slot_release ends.
 cdef int pool_give(Pool p, Slot* s, int verdict, int64_t idle_limit, bint used, int64_t now, Slot** dead) noexcept nogil
 cdef void slot_release(Slot* s) noexcept nogil
 cdef void pool_count(Pool p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil     # adds n to one of h's counters

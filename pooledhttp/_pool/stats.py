@@ -1,48 +1,61 @@
 """What a pool counts, as plain values."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-
 CLOSE_REASONS = ("idle_timeout", "lifetime", "evicted", "server_closed", "not_reusable", "timeout", "cancelled", "error", "drain_limit",
                  "shutdown", "forked")
+_COUNTS = ("idle", "active", "dialing", "waiting", "open", "dials", "opened", "reuses", "waits", "retries", "requests", "leaked")
 
 
-@dataclass
 class HostStats:
     """Counts of one pool key, or of a whole pool. Gauges say how it is now; counters only grow.
 
     Always `opened == open + sum(closed.values())`, and `open == idle + active`.
     """
 
-    idle: int = 0
-    active: int = 0
-    dialing: int = 0
-    waiting: int = 0
-    open: int = 0
-    dials: int = 0
-    opened: int = 0
-    reuses: int = 0
-    waits: int = 0
-    wait_seconds: float = 0.0
-    retries: int = 0
-    requests: int = 0
-    leaked: int = 0
-    closed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLOSE_REASONS, 0))
+    idle: int
+    active: int
+    dialing: int
+    waiting: int
+    open: int
+    dials: int
+    opened: int
+    reuses: int
+    waits: int
+    wait_seconds: float
+    retries: int
+    requests: int
+    leaked: int
+    closed: dict[str, int]
+
+    def __init__(self) -> None:
+        for name in _COUNTS:
+            setattr(self, name, 0)
+        self.wait_seconds = 0.0
+        self.closed = dict.fromkeys(CLOSE_REASONS, 0)
 
     def _add(self, other: HostStats) -> None:
-        for f in fields(HostStats):
-            if f.name == "closed":
-                for reason, n in other.closed.items():
-                    self.closed[reason] += n
-            else:
-                setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
+        for name in (*_COUNTS, "wait_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for reason, n in other.closed.items():
+            self.closed[reason] += n
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, and compared by value
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
 
-@dataclass
 class PoolStats(HostStats):
     """A pool's counts: the sums over all its hosts, and `hosts`, the same per pool key. `str()` is one readable table."""
 
-    hosts: dict[str, HostStats] = field(default_factory=dict)
+    hosts: dict[str, HostStats]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hosts = {}
 
     def __str__(self) -> str:
         head = ("host", "open", "idle", "active", "dialing", "waiting", "requests", "dials", "reuses", "retries", "closed")

@@ -1,13 +1,19 @@
+from collections.abc import Callable
+
 from pooledhttp._core.poolable import Poolable
 from pooledhttp._core.runtime import WakeHandle
 from pooledhttp._pool.pool import Host, Pool
+from pooledhttp._pool.stats import CLOSE_REASONS as CLOSE_REASONS
 
 class FakeConn(Poolable):
     alive: bool
     good_when_readable: bool
+    when_readable: Callable[[], bool] | None
+    when_interrupted: Callable[[], object] | None
+    when_closed: Callable[[], object] | None
     closes: int
     interrupts: int
-    def __init__(self, *, capacity: int = 1, fd: int = -1) -> None: ...
+    def __init__(self, capacity: int = 1, *, fd: int = -1) -> None: ...
     @property
     def reason(self) -> str | None: ...
     @property
@@ -20,9 +26,9 @@ class FakeConn(Poolable):
 class User:
     host: Host
     wake: WakeHandle
-    def __init__(self, pool: Pool, key: str, *, label: bytes = b"GET", detail: bytes = b"/") -> None: ...
+    def __init__(self, pool: Pool, key: str, *, label: bytes = b"GET", detail: bytes = b"/", wake: WakeHandle | None = None) -> None: ...
     @property
-    def conn(self) -> FakeConn | None: ...
+    def conn(self) -> FakeConn: ...
     @property
     def state(self) -> str: ...
     def checkout(self, now: int, *, wait: bool = False, first: bool = True) -> str: ...

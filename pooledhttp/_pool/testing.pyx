@@ -7,8 +7,8 @@ from pooledhttp._core.poolable cimport Holder, Poolable, Slot
 from pooledhttp._core.runtime cimport WakeHandle, wake_clear
 from pooledhttp._core.status cimport RE_ERROR, ST_AGAIN, ST_CLOSED, ST_EOF, ST_MORE, ST_NEED_GIL, ST_OK
 from pooledhttp._pool.pool cimport (
-    W_CLOSED, W_CONN, W_DIAL, W_OUT, W_QUEUED, Host, Pool, Waiter, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_give, pool_leave, pool_mark_unread,
-    pool_race, pool_waiter_state, reap, slot_release,
+    W_CLOSED, W_CONN, W_DIAL, W_OUT, W_QUEUED, Host, Pool, Waiter, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_give,
+    pool_leave, pool_mark_unread, pool_race, pool_waiter_state, reap, slot_release,
 )
 from pooledhttp._pool.stats import CLOSE_REASONS
 
@@ -33,7 +33,7 @@ cdef class FakeConn(Poolable):
     cdef int _fd
     cdef int _reason
 
-    def __init__(self, *, int capacity=1, int fd=-1):
+    def __init__(self, int capacity=1, *, int fd=-1):
         self.slot.capacity = capacity
         self.alive = True
         self._fd = fd
@@ -113,8 +113,10 @@ cdef class User:
         self.holder.detail_len = len(detail)
 
     @property
-    def conn(self) -> FakeConn | None:
-        return <FakeConn>self.slot.owner if self.slot != NULL else None
+    def conn(self) -> FakeConn:
+        if self.slot == NULL:
+            raise ValueError("has no connection")
+        return <FakeConn>self.slot.owner
 
     def __dealloc__(self):
         # A request that ends leaves the queue, and gives back what it has.

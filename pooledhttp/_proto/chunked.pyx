@@ -1,118 +1,31 @@
-"""The chunked transfer coding, RFC 9112 section 7.1, decided only where it is plain.
+"""Chunked transfer coding (RFC 9112 section 7.1), decoded only where it is plain.
 
-    chunked-body = *( size-in-hex [chunk-ext] CRLF data CRLF ) 1*"0" [chunk-ext] CRLF trailer-section CRLF
-
-A line that has not ended is not consumed and is read again from its start: lines are short (at most LINE_MAX), and so no state is
-kept within one.
+An element (a chunk's header line, the CRLF behind its data, the trailer section) is taken whole or not at all, so that where
+it turns out odd, h11 can begin at its first byte. A header line that comes in pieces is looked at again from its start;
+it is at most 4 KiB long, which bounds the work.
 """
+from libc.stdint cimport INT64_MAX, uint64_t
 from libc.string cimport memmove
 
 from pooledhttp._core.status cimport ST_MORE, ST_OK, ST_UNSURE
 
 cdef enum:
-    LINE_MAX = 4096
-    SIZE_DIGITS = 16
+    LF = 10
+    CR = 13
+    SPACE = 32
+    QUOTE = 34
+    SEMICOLON = 59
+    EQUALS = 61
+    BACKSLASH = 92
+    MAX_LINE = 4096                # bytes of a chunk's header line, CRLF included
 
-    TOKEN = 1               # tchar, RFC 9110 section 5.6.2
-    QUOTED = 2              # VCHAR but for the quote and the backslash
+cdef signed char _hex[256]         # a hex digit's value, -1: none
+cdef unsigned char _token[256]     # RFC 9110 section 5.6.2: tchar
 
-cdef unsigned char KIND[256]
-cdef signed char HEX[256]
-
-
-cdef void fill_kinds() noexcept nogil:
-    cdef const char* marks = "!#$%&'*+-.^_`|~"
-    cdef int c
-    for c in range(256):
-        HEX[c] = -1
-        KIND[c] = QUOTED if 33 <= c <= 126 and c != 34 and c != 92 else 0
-        if 48 <= c <= 57:
-            HEX[c] = c - 48
-            KIND[c] |= TOKEN
-        elif (65 <= c <= 90) or (97 <= c <= 122):
-            KIND[c] |= TOKEN
-            if (c | 32) <= 102:
-                HEX[c] = (c | 32) - 87
-    while marks[0]:
-        KIND[<unsigned char> marks[0]] |= TOKEN
-        marks += 1
-
-
-fill_kinds()
-
-
-cdef inline int crlf(const char* p, const char* end) noexcept nogil:
-    if p < end and p[0] != c'\r':
-        return ST_UNSURE
-    if end - p < 2:
-        return ST_MORE
-    return ST_OK if p[1] == c'\n' else ST_UNSURE
-
-
-cdef int read_extensions(const char* p, const char* end, const char** rest) noexcept nogil:
-    # *( ";" token [ "=" ( token / quoted ) ] ), no blanks. ST_OK: `rest` is what follows them; ST_MORE: `end` came first.
-    cdef const char* a
-    while p < end and p[0] == c';':
-        p += 1
-        a = p
-        while p < end and KIND[<unsigned char> p[0]] & TOKEN:
-            p += 1
-        if p == end:
-            return ST_MORE
-        if p == a:
-            return ST_UNSURE
-        if p[0] != c'=':
-            continue
-        p += 1
-        if p < end and p[0] == c'"':
-            p += 1
-            while p < end and KIND[<unsigned char> p[0]] & QUOTED:
-                p += 1
-            if p == end:
-                return ST_MORE
-            if p[0] != c'"':
-                return ST_UNSURE
-            p += 1
-            continue
-        a = p
-        while p < end and KIND[<unsigned char> p[0]] & TOKEN:
-            p += 1
-        if p == end:
-            return ST_MORE
-        if p == a:
-            return ST_UNSURE
-    rest[0] = p
-    return ST_OK
-
-
-cdef int read_header(const char* p, const char* end, uint64_t* size, const char** rest) noexcept nogil:
-    # One chunk header line. ST_OK: `size`, and `rest` behind its CRLF.
-    cdef uint64_t v = 0
-    cdef const char* a = p
-    cdef int d, st
-    while p < end:
-        d = HEX[<unsigned char> p[0]]
-        if d < 0:
-            break
-        if p - a == SIZE_DIGITS:
-            return ST_UNSURE
-        v = (v << 4) | <uint64_t> d
-        p += 1
-    if v >> 63:
-        return ST_UNSURE
-    if p == end:
-        return ST_MORE
-    if p == a:
-        return ST_UNSURE
-    if p[0] == c';':
-        st = read_extensions(p, end, &p)
-        if st != ST_OK:
-            return st
-    st = crlf(p, end)
-    if st == ST_OK:
-        size[0] = v
-        rest[0] = p + 2
-    return st
+cdef int _c
+for _c in range(256):
+    _hex[_c] = "0123456789abcdef".find(chr(_c).lower())
+    _token[_c] = chr(_c) in "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 cdef void chunked_init(Chunked* d) noexcept nogil:
@@ -120,52 +33,118 @@ cdef void chunked_init(Chunked* d) noexcept nogil:
     d.left = 0
 
 
+cdef int extensions(const char** at, const char* end) noexcept nogil:
+    """Steps over `;name`, `;name=token` and `;name="text"`. ST_OK: `at` is at the first byte that belongs to none of them."""
+    cdef const char* p = at[0]
+    cdef const char* start
+    while p < end and p[0] == SEMICOLON:
+        p += 1
+        start = p
+        while p < end and _token[<unsigned char>p[0]]:
+            p += 1
+        if p == end:
+            return ST_MORE
+        if p == start:
+            return ST_UNSURE
+        if p[0] != EQUALS:
+            continue
+        p += 1
+        if p == end:
+            return ST_MORE
+        start = p
+        if p[0] == QUOTE:
+            p += 1
+            while p < end and SPACE <= p[0] < 127 and p[0] != QUOTE and p[0] != BACKSLASH:
+                p += 1
+            if p == end:
+                return ST_MORE
+            if p[0] != QUOTE:
+                return ST_UNSURE
+            p += 1
+        else:
+            while p < end and _token[<unsigned char>p[0]]:
+                p += 1
+            if p == start:
+                return ST_UNSURE
+    at[0] = p
+    return ST_MORE if p == end else ST_OK
+
+
+cdef int header_line(const char* src, size_t n, uint64_t* size, size_t* length) noexcept nogil:
+    """A chunk's header line at `src`: its size and the line's length. ST_MORE: its end has not arrived."""
+    cdef const char* p = src
+    cdef const char* end = src + (n if n < MAX_LINE else MAX_LINE)
+    cdef uint64_t v = 0
+    cdef int d, r
+    while p < end:
+        d = _hex[<unsigned char>p[0]]
+        if d < 0:
+            break
+        if v > <uint64_t>INT64_MAX >> 4 or p - src == 16:
+            return ST_UNSURE
+        v = v << 4 | <uint64_t>d
+        p += 1
+    r = ST_MORE
+    if p < end:
+        if p == src:
+            return ST_UNSURE
+        r = extensions(&p, end)
+        if r == ST_UNSURE:
+            return r
+    if r == ST_OK:
+        if p[0] != CR:
+            return ST_UNSURE
+        if p + 1 < end:
+            if p[1] != LF:
+                return ST_UNSURE
+            size[0] = v
+            length[0] = p + 2 - src
+            return ST_OK
+    return ST_MORE if n < MAX_LINE else ST_UNSURE
+
+
 cdef int chunked_feed(Chunked* d, const char* src, size_t n, size_t* consumed,
                       char* dst, size_t cap, size_t* produced) noexcept nogil:
-    cdef const char* p = src
-    cdef const char* end = src + n
-    cdef char* out = dst
-    cdef char* full = dst + cap
-    cdef size_t take
-    cdef int st = ST_OK
-    while True:
+    cdef size_t i = 0, o = 0, k, length = 0
+    cdef uint64_t size = 0
+    cdef int r = ST_OK
+    while d.state != CK_DONE:
         if d.state == CK_DATA:
-            take = end - p
-            if take > d.left:
-                take = d.left
-            if take > <size_t> (full - out):
-                take = full - out
-            if take:
-                if out != p:
-                    memmove(out, p, take)
-                p += take
-                out += take
-                d.left -= take
-            if d.left:
-                st = ST_MORE
+            k = n - i
+            if k > cap - o:
+                k = cap - o
+            if k > d.left:
+                k = <size_t>d.left
+            if k == 0:
+                r = ST_MORE
                 break
-            d.state = CK_CRLF
-        elif d.state == CK_CRLF:
-            st = crlf(p, end)
-            if st != ST_OK:
-                break
-            p += 2
-            d.state = CK_HEADER
+            if dst + o != src + i:
+                memmove(dst + o, src + i, k)
+            i += k
+            o += k
+            d.left -= k
+            if d.left == 0:
+                d.state = CK_CRLF
         elif d.state == CK_HEADER:
-            st = read_header(p, end if end - p < LINE_MAX else p + LINE_MAX, &d.left, &p)
-            if st != ST_OK:
-                if st == ST_MORE and end - p >= LINE_MAX:
-                    st = ST_UNSURE
+            r = header_line(src + i, n - i, &size, &length)
+            if r != ST_OK:
                 break
-            d.state = CK_DATA if d.left else CK_TRAILER
-        elif d.state == CK_TRAILER:
-            st = crlf(p, end)
-            if st != ST_OK:
-                break
-            p += 2
-            d.state = CK_DONE
+            i += length
+            d.left = size
+            d.state = CK_DATA if size > 0 else CK_TRAILER
         else:
-            break
-    consumed[0] = p - src
-    produced[0] = out - dst
-    return st
+            # The CRLF behind data, or the blank line of an empty trailer section.
+            if i < n and src[i] != CR:
+                r = ST_UNSURE
+                break
+            if n - i < 2:
+                r = ST_MORE
+                break
+            if src[i + 1] != LF:
+                r = ST_UNSURE
+                break
+            i += 2
+            d.state = CK_HEADER if d.state == CK_CRLF else CK_DONE
+    consumed[0] = i
+    produced[0] = o
+    return r

@@ -21,6 +21,7 @@ cdef struct HeadFacts:
 
 
 cdef int parse_head(const char* buf, size_t n, size_t max_head, HeadFacts* f) noexcept nogil
-# ST_OK: `f` is filled. ST_MORE: not all there yet (call again with the same f and more bytes; set f.scanned = 0 at first).
+# ST_OK: `f` is filled; `status` may be 100, an interim head that the caller skips (all other 1xx are ST_UNSURE).
+# ST_MORE: not all there yet: call again with the same f, the same bytes and more. Set f.scanned = 0 at first, nothing else.
 # ST_UNSURE: h11 decides (also what is plainly wrong: the strict check and h11 say what). Never reads past buf + n.
 # A head longer than max_head (bytes, blank line included, or so many without an end) is ST_UNSURE.

@@ -1,39 +1,72 @@
-"""The head of an HTTP/1.1 response, decided only where it is plain: sure or silent.
+"""The head of an HTTP/1.1 response, decided only where it is plain (RFC 9112 sections 2 to 6).
 
-Two steps. `find_end` looks for the blank line and remembers how far it came, so a head that arrives byte by byte is searched
-once. When the end is there the whole head is read in one pass: RFC 9112 sections 4 and 5 (status line, field lines), section 6
-(Content-Length, Transfer-Encoding), RFC 9110 section 7.6.1 (Connection). docs/parser.md says what is handed over.
+One pass over the bytes does it where the whole head has arrived, which is nearly always. Where it has not, the calls that
+follow only look for its end, from where the last one stopped, and the head is parsed once more when the end is there: the work
+is linear in the bytes, in however many pieces they come.
 """
-from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.string cimport memchr, memcpy
 
 from pooledhttp._core.status cimport ST_MORE, ST_OK, ST_UNSURE
 
 cdef enum:
-    TOKEN = 1               # tchar, RFC 9110 section 5.6.2
-    VALUE = 2               # VCHAR, obs-text, SP, HTAB
+    TAB = 9
+    LF = 10
+    CR = 13
+    SPACE = 32
+    COMMA = 44
+    DIGIT_0 = 48
+    DIGIT_9 = 57
+    COLON = 58
+    EQUALS = 61
+    MAX_TIMEOUT_DIGITS = 9         # 30 years, and still nanoseconds in an int64; what is longer is no limit
+    START = 13                     # len("HTTP/1.1 200 ")
 
-cdef unsigned char KIND[256]
+cdef unsigned char _token[256]     # RFC 9110 section 5.6.2: tchar
+cdef unsigned char _text[256]      # HTAB, SP, VCHAR, obs-text
+
+cdef int _c
+for _c in range(256):
+    _token[_c] = chr(_c) in "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    _text[_c] = _c == 9 or (_c >= 32 and _c != 127)
 
 
-cdef void fill_kinds() noexcept nogil:
-    cdef const char* marks = "!#$%&'*+-.^_`|~"
-    cdef int c
-    for c in range(256):
-        KIND[c] = VALUE if c == 9 or (c >= 32 and c != 127) else 0
-        if (48 <= c <= 57) or (65 <= c <= 90) or (97 <= c <= 122):
-            KIND[c] |= TOKEN
-    while marks[0]:
-        KIND[<unsigned char> marks[0]] |= TOKEN
-        marks += 1
+cdef extern from * nogil:
+    """
+    /* The offset of the first of eight bytes whose high bit is set in a mask that borrows may have smeared upwards,
+     * towards later bytes on a little-endian machine; elsewhere 0, and the bytes are looked at one by one. */
+    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #define ph_first_byte(mask) (__builtin_ctzll(mask) >> 3)
+    #else
+    #define ph_first_byte(mask) 0
+    #endif
+    """
+    int ph_first_byte(uint64_t mask)
 
 
-fill_kinds()
+cdef inline const char* text_end(const char* p, const char* end) noexcept nogil:
+    """The first byte from `p` that is not field text, or `end`."""
+    cdef uint64_t ones = 0x0101010101010101
+    cdef uint64_t w, x, odd
+    while end - p >= 8:
+        # Eight bytes at once: below 0x20, or 0x7f, is odd; of those only HTAB is text.
+        memcpy(&w, p, 8)
+        x = w ^ (ones * 0x7f)
+        odd = (((w - ones * 0x20) & ~w) | ((x - ones) & ~x)) & (ones * 0x80)
+        if odd == 0:
+            p += 8
+            continue
+        p += ph_first_byte(odd)
+        if not _text[<unsigned char>p[0]]:
+            return p
+        p += 1
+    while p < end and _text[<unsigned char>p[0]]:
+        p += 1
+    return p
 
 
-cdef inline bint same(const char* p, const char* lower, size_t n) noexcept nogil:
-    # Without regard to case. `lower` holds lower-case letters and hyphens only; nothing else that may stand in a field
-    # becomes one of them by `| 0x20`.
+cdef inline bint is_word(const char* p, const char* lower, size_t n) noexcept nogil:
+    """Whether the n bytes at `p`, which are field text, are `lower` (letters and '-') in any case."""
     cdef size_t i
     for i in range(n):
         if (p[i] | 0x20) != lower[i]:
@@ -41,196 +74,220 @@ cdef inline bint same(const char* p, const char* lower, size_t n) noexcept nogil
     return True
 
 
-cdef inline bint blank(char c) noexcept nogil:
-    return c == c' ' or c == c'\t'
+cdef inline bint is_ows(char c) noexcept nogil:
+    return c == SPACE or c == TAB
 
 
-cdef inline const char* skip_value(const char* p, const char* end) noexcept nogil:
-    # The first byte that may not stand in a field value. Eight bytes at a time while none of them is below SP or DEL: the
-    # usual tests on all bytes of a word for "less than n" and "is zero".
-    cdef uint64_t x, y
-    while end - p >= 8:
-        memcpy(&x, p, 8)
-        y = x ^ <uint64_t> 0x7f7f7f7f7f7f7f7f
-        if ((x - <uint64_t> 0x2020202020202020) & ~x | (y - <uint64_t> 0x0101010101010101) & ~y) & <uint64_t> 0x8080808080808080:
-            break
-        p += 8
-    while KIND[<unsigned char> p[0]] & VALUE:
-        p += 1
-    return p
+cdef inline bint is_digit(char c) noexcept nogil:
+    return DIGIT_0 <= c <= DIGIT_9
 
 
-cdef inline size_t find_end(const char* buf, size_t n, size_t* scanned, bint* bare) noexcept nogil:
-    # The offset behind the blank line, or 0. Stops (bare) at an LF without its CR: h11 may end the head there.
-    cdef size_t at = scanned[0]
-    cdef const char* hit
-    while at < n:
-        hit = <const char*> memchr(buf + at, c'\n', n - at)
-        if hit == NULL:
-            break
-        at = hit - buf
-        if at == 0 or buf[at - 1] != c'\r':
-            bare[0] = True
-            return 0
-        if at >= 3 and buf[at - 2] == c'\n' and buf[at - 3] == c'\r':
-            scanned[0] = at + 1
-            return at + 1
-        at += 1
-    scanned[0] = n
-    return 0
-
-
-cdef inline int64_t read_digits(const char* p, const char* end) noexcept nogil:
-    # 1*DIGIT up to the largest int64; -1 for anything else, and for more digits than that has: h11 counts leading zeros too.
+cdef int64_t decimal(const char* p, const char* end) noexcept nogil:
+    """1*DIGIT up to 2**63 - 1; -1 where it is anything else. At most 19 digits, leading zeros counted."""
     cdef int64_t v = 0
     cdef int d
     if p == end or end - p > 19:
         return -1
     while p < end:
-        d = p[0] - c'0'
-        if d < 0 or d > 9 or v > (<int64_t> 0x7fffffffffffffff - d) // 10:
+        if not is_digit(p[0]):
+            return -1
+        d = p[0] - DIGIT_0
+        if v > (INT64_MAX - d) // 10:
             return -1
         v = v * 10 + d
         p += 1
     return v
 
 
-cdef void read_connection(const char* p, const char* end, HeadFacts* f) noexcept nogil:
-    cdef const char* a
-    cdef const char* z
-    while p < end:
-        while p < end and (blank(p[0]) or p[0] == c','):
-            p += 1
-        a = p
-        while p < end and p[0] != c',':
-            p += 1
-        z = p
-        while z > a and blank((z - 1)[0]):
-            z -= 1
-        if z - a == 5 and same(a, "close", 5):
-            f.conn_close = 1
-        elif z - a == 10 and same(a, "keep-alive", 10):
-            f.conn_keep_alive = 1
-
-
-cdef void read_keep_alive(const char* p, const char* end, HeadFacts* f) noexcept nogil:
-    # `timeout=5, max=100` in any order (RFC 2068 section 19.7.1.1). The last readable timeout counts; Fallback reads the same.
-    cdef const char* a
-    cdef const char* z
+cdef void keep_alive_item(const char* p, const char* end, HeadFacts* f) noexcept nogil:
+    """`timeout=N` sets the timeout, the least where there are several; any other parameter means nothing to us."""
     cdef int64_t v
+    if end - p < 9 or not is_word(p, b"timeout", 7):
+        return
+    p += 7
+    while p < end and is_ows(p[0]):
+        p += 1
+    if p == end or p[0] != EQUALS:
+        return
+    p += 1
+    while p < end and is_ows(p[0]):
+        p += 1
+    if end - p > MAX_TIMEOUT_DIGITS:
+        return
+    v = decimal(p, end)
+    if v >= 0 and (f.keep_alive_timeout < 0 or v < f.keep_alive_timeout):
+        f.keep_alive_timeout = v
+
+
+cdef void comma_list(const char* p, const char* end, bint connection, HeadFacts* f) noexcept nogil:
+    """Notes what concerns us in a Connection or a Keep-Alive field's list."""
+    cdef const char* comma
+    cdef const char* q
     while p < end:
-        while p < end and (blank(p[0]) or p[0] == c','):
+        comma = <const char*>memchr(p, COMMA, end - p)
+        if comma == NULL:
+            comma = end
+        q = comma
+        while p < q and is_ows(p[0]):
             p += 1
-        a = p
-        while p < end and p[0] != c',':
-            p += 1
-        z = p
-        while z > a and blank((z - 1)[0]):
-            z -= 1
-        if z - a < 9 or not same(a, "timeout", 7):
-            continue
-        a += 7
-        while a < z and blank(a[0]):
-            a += 1
-        if a == z or a[0] != c'=':
-            continue
-        a += 1
-        while a < z and a[0] == c'"':
-            a += 1
-        while z > a and (z - 1)[0] == c'"':
-            z -= 1
-        v = read_digits(a, z) if z - a <= 9 else -1
-        if v >= 0:
-            f.keep_alive_timeout = v
+        while p < q and is_ows((q - 1)[0]):
+            q -= 1
+        if not connection:
+            keep_alive_item(p, q, f)
+        elif q - p == 5:
+            if is_word(p, b"close", 5):
+                f.conn_close = 1
+        elif q - p == 10 and is_word(p, b"keep-alive", 10):
+            f.conn_keep_alive = 1
+        p = comma + 1
 
 
-cdef int parse_head(const char* buf, size_t n, size_t max_head, HeadFacts* f) noexcept nogil:
-    cdef bint bare = False
-    cdef size_t size, name_len
-    cdef const char* p
+cdef int framing(const char* name, size_t size, const char* p, const char* end, HeadFacts* f) noexcept nogil:
+    """Notes a field that frames the message or concerns the connection; `size` is that of one of their names."""
+    if size == 10:
+        if is_word(name, b"connection", 10):
+            comma_list(p, end, True, f)
+        elif is_word(name, b"keep-alive", 10):
+            comma_list(p, end, False, f)
+        return ST_OK
+    if size == 14:
+        if not is_word(name, b"content-length", 14):
+            return ST_OK
+    elif not is_word(name, b"transfer-encoding", 17):
+        return ST_OK
+    # Twice, or one beside the other, is what request smuggling is made of.
+    if f.content_length >= 0 or f.chunked:
+        return ST_UNSURE
+    while p < end and is_ows(p[0]):
+        p += 1
+    while p < end and is_ows((end - 1)[0]):
+        end -= 1
+    if size == 14:
+        f.content_length = decimal(p, end)
+        return ST_OK if f.content_length >= 0 else ST_UNSURE
+    if f.minor == 0 or end - p != 7 or not is_word(p, b"chunked", 7):
+        return ST_UNSURE
+    f.chunked = 1
+    return ST_OK
+
+
+cdef inline int crlf(const char* p, const char* end) noexcept nogil:
+    """Whether the line ends at `p`."""
+    if p == end:
+        return ST_MORE
+    if p[0] != CR:
+        return ST_UNSURE
+    if p + 1 == end:
+        return ST_MORE
+    return ST_OK if p[1] == LF else ST_UNSURE
+
+
+cdef int status_start(const char* p, size_t n, HeadFacts* f) noexcept nogil:
+    """`HTTP/1.1 200 `, as much of it as has arrived."""
+    cdef const char* version = b"HTTP/1."
+    cdef size_t i
+    for i in range(n if n < 7 else 7):
+        if p[i] != version[i]:
+            return ST_UNSURE
+    if n > 7 and p[7] != DIGIT_0 and p[7] != DIGIT_0 + 1:
+        return ST_UNSURE
+    if n > 8 and p[8] != SPACE:
+        return ST_UNSURE
+    for i in range(9, n if n < 12 else 12):
+        if not is_digit(p[i]):
+            return ST_UNSURE
+    if n < START:
+        return ST_MORE
+    if p[12] != SPACE:
+        return ST_UNSURE
+    f.minor = p[7] - DIGIT_0
+    f.status = (p[9] - DIGIT_0) * 100 + (p[10] - DIGIT_0) * 10 + (p[11] - DIGIT_0)
+    if 200 <= f.status <= 599 or (f.status == 100 and f.minor == 1):
+        return ST_OK
+    return ST_UNSURE
+
+
+cdef int parse(const char* buf, size_t n, HeadFacts* f) noexcept nogil:
+    """Parses from the beginning. ST_MORE: not one byte of the n was odd, and the head does not end in them."""
+    cdef const char* p = buf + START
+    cdef const char* end = buf + n
     cdef const char* name
     cdef const char* value
-    cdef const char* z
-    cdef const char* last                 # the blank line
-    # What does not begin like HTTP/1 may never end like it.
-    if memcmp(buf, "HTTP/1.", n if n < 7 else 7) != 0:
-        return ST_UNSURE
-    size = find_end(buf, n, &f.scanned, &bare)
-    if size == 0:
-        return ST_UNSURE if bare or n >= max_head else ST_MORE
-    # From here on CRLF CRLF stands at the end: no scan below that stops at a CR leaves the head.
-    if size > max_head or size < 16 or buf[8] != c' ':
-        return ST_UNSURE
-    if buf[7] != c'1' and buf[7] != c'0':
-        return ST_UNSURE
-    f.minor = buf[7] - c'0'
-    if not (c'0' <= buf[9] <= c'9' and c'0' <= buf[10] <= c'9' and c'0' <= buf[11] <= c'9'):
-        return ST_UNSURE
-    f.status = (buf[9] - c'0') * 100 + (buf[10] - c'0') * 10 + (buf[11] - c'0')
-    if f.status != 100 and not 200 <= f.status <= 599:
-        return ST_UNSURE
-    last = buf + size - 2
-    p = buf + 12
-    if p[0] == c' ':
-        p += 1
-    elif p[0] != c'\r':
-        return ST_UNSURE
-    f.reason_off = p - buf
-    p = skip_value(p, last)
-    if p[0] != c'\r' or p[1] != c'\n':
-        return ST_UNSURE
-    f.reason_len = p - buf - f.reason_off
-    p += 2
-
-    f.fields_off = p - buf
-    f.fields_len = last - p
-    f.size = size
+    cdef size_t size
+    cdef int r
     f.n_fields = 0
     f.content_length = -1
     f.chunked = 0
     f.conn_close = 0
     f.conn_keep_alive = 0
     f.keep_alive_timeout = -1
-    while p < last:
+    r = status_start(buf, n, f)
+    if r != ST_OK:
+        return r
+    p = text_end(p, end)
+    f.reason_off = START
+    f.reason_len = p - buf - START
+    r = crlf(p, end)
+    if r != ST_OK:
+        return r
+    p += 2
+    f.fields_off = p - buf
+    while True:
         name = p
-        while KIND[<unsigned char> p[0]] & TOKEN:
+        while p < end and _token[<unsigned char>p[0]]:
             p += 1
-        name_len = p - name
-        if name_len == 0 or p[0] != c':':
-            return ST_UNSURE                      # folding and a space before the colon end here as well
-        p += 1
-        while blank(p[0]):
-            p += 1
-        value = p
-        p = skip_value(p, last)
-        if p[0] != c'\r' or p[1] != c'\n':
-            return ST_UNSURE
-        z = p
-        p += 2
+        if p == end:
+            return ST_MORE
+        if p[0] != COLON or p == name:
+            break
+        size = p - name
+        value = p + 1
+        p = text_end(value, end)
+        r = crlf(p, end)
+        if r != ST_OK:
+            return r
         f.n_fields += 1
-        if name_len == 14:
-            if same(name, "content-length", 14):
-                while z > value and blank((z - 1)[0]):
-                    z -= 1
-                if f.content_length >= 0:
-                    return ST_UNSURE
-                f.content_length = read_digits(value, z)
-                if f.content_length < 0:
-                    return ST_UNSURE
-        elif name_len == 10:
-            if same(name, "connection", 10):
-                read_connection(value, z, f)
-            elif same(name, "keep-alive", 10):
-                read_keep_alive(value, z, f)
-        elif name_len == 17:
-            if same(name, "transfer-encoding", 17):
-                while z > value and blank((z - 1)[0]):
-                    z -= 1
-                if f.chunked or z - value != 7 or not same(value, "chunked", 7):
-                    return ST_UNSURE
-                f.chunked = 1
-    if f.chunked and (f.minor == 0 or f.content_length >= 0):
+        if size == 10 or size == 14 or size == 17:
+            r = framing(name, size, value, p, f)
+            if r != ST_OK:
+                return r
+        p += 2
+    if p != name:
         return ST_UNSURE
-    if f.status == 100 and (f.chunked or f.content_length >= 0):
-        return ST_UNSURE                          # an interim answer has no body (RFC 9110 section 15.2)
+    r = crlf(p, end)
+    if r != ST_OK:
+        return r
+    f.fields_len = p - buf - f.fields_off
+    f.size = p + 2 - buf
     return ST_OK
+
+
+cdef int find_end(const char* buf, size_t n, size_t scanned) noexcept nogil:
+    """Whether a blank line has arrived. Every LF before `scanned` is known to be a line's end, and none to end the head."""
+    cdef const char* p = buf + scanned
+    cdef const char* end = buf + n
+    while True:
+        p = <const char*>memchr(p, LF, end - p)
+        if p == NULL:
+            return ST_MORE
+        if p == buf or (p - 1)[0] != CR:
+            return ST_UNSURE
+        if p - buf >= 3 and (p - 2)[0] == LF:
+            return ST_OK
+        p += 1
+
+
+cdef int parse_head(const char* buf, size_t n, size_t max_head, HeadFacts* f) noexcept nogil:
+    cdef size_t limit = n if n < max_head else max_head
+    cdef int r = ST_OK
+    if f.scanned > limit:
+        return ST_UNSURE
+    if f.scanned > 0:
+        r = find_end(buf, limit, f.scanned)
+    if r == ST_OK:
+        r = parse(buf, limit, f)
+    if r == ST_MORE:
+        if n >= max_head:
+            return ST_UNSURE
+        f.scanned = limit
+    return r

@@ -1,162 +1,144 @@
-"""The compiled parsers for tests and fuzzers: bytes in, facts out. Nothing of the client uses this.
-
-A status is named by a string: "ok", "more" or "unsure".
-"""
-from libc.stdint cimport int64_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+# cython: auto_pickle=False
+"""Thin wrappers over the compiled parser, for tests, fuzzers and memory checkers. No part of the client uses them."""
+cimport cython
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memset
 
 from pooledhttp._core.compat cimport ph_now
-from pooledhttp._core.status cimport ST_MORE, ST_OK, ST_UNSURE
-from pooledhttp._proto.chunked cimport (
-    CK_CRLF, CK_DATA, CK_DONE, CK_HEADER, CK_TRAILER, Chunked, chunked_feed, chunked_init,
-)
+from pooledhttp._core.status cimport ST_MORE as _MORE
+from pooledhttp._core.status cimport ST_OK as _OK
+from pooledhttp._core.status cimport ST_UNSURE as _UNSURE
+from pooledhttp._proto.chunked cimport CK_CRLF as _CK_CRLF
+from pooledhttp._proto.chunked cimport CK_DATA as _CK_DATA
+from pooledhttp._proto.chunked cimport CK_DONE as _CK_DONE
+from pooledhttp._proto.chunked cimport CK_HEADER as _CK_HEADER
+from pooledhttp._proto.chunked cimport CK_TRAILER as _CK_TRAILER
+from pooledhttp._proto.chunked cimport Chunked, chunked_feed, chunked_init
 from pooledhttp._proto.head cimport HeadFacts, parse_head
 
-NAMES = {ST_OK: "ok", ST_MORE: "more", ST_UNSURE: "unsure"}
-STATES = {CK_HEADER: "header", CK_DATA: "data", CK_CRLF: "crlf", CK_TRAILER: "trailer", CK_DONE: "done"}
+OK = _OK
+MORE = _MORE
+UNSURE = _UNSURE
+CK_HEADER = _CK_HEADER
+CK_DATA = _CK_DATA
+CK_CRLF = _CK_CRLF
+CK_TRAILER = _CK_TRAILER
+CK_DONE = _CK_DONE
 
 
-cdef dict facts_of(HeadFacts* f):
-    return {
-        "status": f.status, "minor": f.minor, "reason_off": f.reason_off, "reason_len": f.reason_len,
-        "fields_off": f.fields_off, "fields_len": f.fields_len, "size": f.size, "n_fields": f.n_fields,
-        "content_length": f.content_length, "chunked": f.chunked, "conn_close": f.conn_close,
-        "conn_keep_alive": f.conn_keep_alive, "keep_alive_timeout": f.keep_alive_timeout,
-    }
+@cython.final
+cdef class HeadParser:
+    """`parse_head` with its facts kept from call to call: give it the same bytes and more each time."""
 
-
-def head_at(uintptr_t address, size_t length, size_t max_head=1 << 20, size_t scanned=0):
-    """`parse_head` on raw memory: (status, facts or None, scanned)."""
     cdef HeadFacts f
-    cdef int st
-    memset(&f, 0xa5, sizeof(f))           # nothing may be left unset
-    f.scanned = scanned
-    st = parse_head(<const char*> address, length, max_head, &f)
-    return NAMES[st], facts_of(&f) if st == ST_OK else None, f.scanned
+    cdef size_t max_head
+
+    def __cinit__(self, max_head=1 << 20):
+        # Facts that a caller would not have cleared: only `scanned` is promised to be 0.
+        memset(&self.f, 0x55, sizeof(HeadFacts))
+        self.f.scanned = 0
+        self.max_head = max_head
+
+    def parse(self, const unsigned char[::1] data not None) -> int:
+        """A status over the whole of `data`."""
+        cdef const char* p = b""
+        if data.shape[0]:
+            p = <const char*>&data[0]
+        return parse_head(p, data.shape[0], self.max_head, &self.f)
+
+    def parse_at(self, address, length) -> int:
+        """A status over `length` bytes at `address`, which must be readable."""
+        cdef uintptr_t at = address
+        cdef size_t n = length
+        cdef int r
+        with nogil:
+            r = parse_head(<const char*>at, n, self.max_head, &self.f)
+        return r
+
+    @property
+    def scanned(self) -> int:
+        return self.f.scanned
+
+    def facts(self) -> dict:
+        """What `HeadFacts` holds, `scanned` left out. Meaningful after OK."""
+        return {
+            "status": self.f.status, "minor": self.f.minor, "reason_off": self.f.reason_off, "reason_len": self.f.reason_len,
+            "fields_off": self.f.fields_off, "fields_len": self.f.fields_len, "size": self.f.size, "n_fields": self.f.n_fields,
+            "content_length": self.f.content_length, "chunked": self.f.chunked, "conn_close": self.f.conn_close,
+            "conn_keep_alive": self.f.conn_keep_alive, "keep_alive_timeout": self.f.keep_alive_timeout,
+        }
 
 
-def head(const unsigned char[::1] data not None, size_t max_head=1 << 20, size_t scanned=0):
-    """`parse_head` on a copy of `data` that ends where its memory ends: (status, facts or None, scanned)."""
-    cdef size_t n = data.shape[0]
-    cdef char* copy = <char*> malloc(n or 1)
-    if copy == NULL:
-        raise MemoryError
-    try:
-        if n:
-            memcpy(copy, &data[0], n)
-        return head_at(<uintptr_t> copy, n, max_head, scanned)
-    finally:
-        free(copy)
+@cython.final
+cdef class ChunkedDecoder:
+    """`chunked_feed` with its state. `cap` below 0: room for all."""
 
-
-def head_in_pieces(const unsigned char[::1] data not None, splits, size_t max_head=1 << 20):
-    """`parse_head` with more and more of `data`, as it arrives: ends at `splits` (ascending), then all of it.
-
-    (status, facts or None, bytes there at the decision).
-    """
-    cdef size_t n = data.shape[0], end = 0, scanned = 0
-    for end in [*splits, n]:
-        status, facts, scanned = head(data[:end], max_head, scanned)
-        if status != "more":
-            return status, facts, end
-    return "more", None, n
-
-
-def head_ns(const unsigned char[::1] data not None, size_t rounds):
-    """Nanoseconds that one `parse_head` of `data` takes, as the mean of `rounds`."""
-    cdef HeadFacts f
-    cdef size_t i, n = data.shape[0]
-    cdef const char* p = <const char*> &data[0]
-    cdef long seen = 0
-    cdef int64_t t0
-    with nogil:
-        t0 = ph_now()
-        for i in range(rounds):
-            f.scanned = 0
-            seen += parse_head(p, n, 1 << 20, &f)
-        t0 = ph_now() - t0
-    if seen != <long> rounds * ST_OK:
-        raise ValueError("not a plain head")
-    return t0 / <double> rounds
-
-
-cdef class Decoder:
-    """One chunked body. `state` and `left` as in `Chunked`."""
     cdef Chunked d
 
-    def __cinit__(self, str state="header", uint64_t left=0):
+    def __cinit__(self):
+        memset(&self.d, 0x55, sizeof(Chunked))
         chunked_init(&self.d)
-        self.d.state = {name: value for value, name in STATES.items()}[state]
-        self.d.left = left
+
+    def feed(self, data, cap=-1) -> tuple:
+        """(status, bytes consumed, decoded bytes), from one memory to another."""
+        cdef bytes src = bytes(data)
+        cdef size_t n = len(src), used = 0, made = 0
+        cdef size_t room = n if cap < 0 else cap
+        cdef bytearray out = bytearray(room)
+        cdef const char* s = src
+        cdef char* o = out
+        cdef int r
+        with nogil:
+            r = chunked_feed(&self.d, s, n, &used, o, room, &made)
+        return r, used, bytes(out[:made])
+
+    def feed_in_place(self, bytearray buffer not None, dst, src, cap=-1) -> tuple:
+        """(status, consumed, produced): decodes buffer[src:] to buffer[dst:] in the same memory, where dst <= src."""
+        cdef size_t at = src, to = dst, n, room, used = 0, made = 0
+        if not to <= at <= <size_t>len(buffer):
+            raise ValueError("want dst <= src <= len(buffer)")
+        n = len(buffer) - at
+        room = len(buffer) - to if cap < 0 else cap
+        if room > len(buffer) - to:
+            raise ValueError("cap is over the buffer's end")
+        cdef char* b = buffer
+        cdef int r
+        with nogil:
+            r = chunked_feed(&self.d, b + at, n, &used, b + to, room, &made)
+        return r, used, made
+
+    def feed_at(self, address, length) -> tuple:
+        """(status, consumed, produced): decodes `length` writable bytes at `address`, in place."""
+        cdef uintptr_t at = address
+        cdef size_t n = length, used = 0, made = 0
+        cdef int r
+        with nogil:
+            r = chunked_feed(&self.d, <const char*>at, n, &used, <char*>at, n, &made)
+        return r, used, made
 
     @property
-    def state(self):
-        return STATES[self.d.state]
+    def state(self) -> int:
+        return self.d.state
 
     @property
-    def left(self):
+    def left(self) -> int:
         return self.d.left
 
-    def feed(self, const unsigned char[::1] data not None, size_t cap, bint in_place=False, size_t before=0):
-        """`chunked_feed` once: (status, consumed, decoded bytes, what of `data` is left in memory behind `consumed`).
 
-        cap: bytes of room. in_place: decode to `before` bytes before the source, in the same memory.
-        """
-        cdef size_t n = data.shape[0], consumed = 0, produced = 0
-        cdef char* room = <char*> malloc(n + before + 1)
-        cdef char* out = room if in_place else <char*> malloc(cap or 1)
-        cdef int st
-        if room == NULL or out == NULL:
-            free(room)
-            if not in_place:
-                free(out)
-            raise MemoryError
-        try:
-            if n:
-                memcpy(room + before, &data[0], n)
-            st = chunked_feed(&self.d, room + before, n, &consumed, out, cap, &produced)
-            return NAMES[st], consumed, out[:produced], room[before + consumed:before + n]
-        finally:
-            if not in_place:
-                free(out)
-            free(room)
-
-
-def feed_at(uintptr_t address, size_t length, size_t cap):
-    """`chunked_feed` from the start of a body in raw memory: (status, consumed, decoded bytes)."""
-    cdef Chunked d
-    cdef size_t consumed = 0, produced = 0
-    cdef char* out = <char*> malloc(cap or 1)
-    cdef int st
-    if out == NULL:
-        raise MemoryError
-    chunked_init(&d)
-    try:
-        st = chunked_feed(&d, <const char*> address, length, &consumed, out, cap, &produced)
-        return NAMES[st], consumed, out[:produced]
-    finally:
-        free(out)
-
-
-def decode(const unsigned char[::1] data not None, splits=(), size_t cap=1 << 16, bint in_place=False, size_t before=0):
-    """Decodes a body that arrives in pieces ending at `splits` (ascending), with `cap` bytes of room each time.
-
-    (status, body, offset reached, state, left). "more": `data` ended first.
-    """
-    d = Decoder()
-    cdef size_t at = 0, end, fed = 0
-    body = bytearray()
-    kept = b""
-    for end in [*splits, data.shape[0]]:
-        kept += bytes(data[fed:end])
-        fed = end
-        while True:
-            status, used, out, kept = d.feed(kept, cap, in_place, before)
-            at += used
-            body += out
-            if status != "more":
-                return status, bytes(body), at, d.state, d.left
-            if not used:
-                break
-    return status, bytes(body), at, d.state, d.left
+def head_nanoseconds(bytes data not None, int rounds=100000) -> float:
+    """Mean nanoseconds of one `parse_head` over `data`, a whole plain head."""
+    cdef HeadFacts f
+    cdef const char* p = data
+    cdef size_t n = len(data)
+    cdef int bad = 0
+    cdef int64_t t
+    with nogil:
+        t = ph_now()
+        for _ in range(rounds):
+            f.scanned = 0
+            if parse_head(p, n, 1 << 20, &f) != _OK:
+                bad += 1
+        t = ph_now() - t
+    if bad:
+        raise ValueError("not a plain head")
+    return <double>t / rounds

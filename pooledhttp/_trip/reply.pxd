@@ -47,6 +47,7 @@ cdef class Reply(Exchange):
     cdef int fallback_head(self) except 0
     cdef int fallback_body(self) except 0
     cdef bytes fallback_data(self)
+    cdef bytes fallback_rest(self, int64_t limit)
     cdef bytes read_rest(self, int64_t limit)
 
 

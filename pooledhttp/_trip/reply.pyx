@@ -537,7 +537,7 @@ cdef class Reply(Exchange):
         finally:
             Py_XDECREF(b)
 
-    def fallback_rest(self, int64_t limit) -> bytes:
+    cdef bytes fallback_rest(self, int64_t limit):
         parts = []
         size = 0
         if self.rest is not None:

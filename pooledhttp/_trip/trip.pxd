@@ -13,6 +13,10 @@ cdef class Tripper:
     cdef int attempt(self, Reply x, bint probe) noexcept nogil
     cdef int resume(self, Reply x) noexcept nogil
     cdef int judge(self, Reply x, int st) noexcept nogil
+    cdef object forgo(self, Reply x)
+    cdef object guarded(self, Reply x, int st)
+    cdef bint may_begin_again(self, Reply x) except -1
+    cdef bint woken(self, Reply x)
     cdef object slow(self, Reply x, int st)
     cdef int wait_turn(self, Reply x) except? -99
     cdef int took(self, Reply x, Slot* s) except? -99

@@ -171,7 +171,7 @@ cdef class Tripper:
 
     # --- with the GIL --------------------------------------------------------------------------------------------------
 
-    def guarded(self, Reply x, int st):
+    cdef object guarded(self, Reply x, int st):
         """`slow`, and whatever ends it leaves no connection behind."""
         try:
             return self.slow(x, st)
@@ -242,7 +242,7 @@ cdef class Tripper:
         x.content = x.read_rest(x.max_body)
         return x
 
-    def may_begin_again(self, Reply x) -> bool:
+    cdef bint may_begin_again(self, Reply x) except -1:
         if x.any_sent and not x.flags & FLAG_REPLAY:
             return False
         if x.pieces is None:
@@ -326,7 +326,7 @@ cdef class Tripper:
             raise gate.timed_out(LIM_POOL, "pool", x.limits.pool / 1e9, None, detail)
         raise gate.cancelled("pool", x.cancel.reason, None)
 
-    def forgo(self, Reply x) -> None:
+    cdef object forgo(self, Reply x):
         """Leave the queue; what was granted in the last moment goes to the next."""
         cdef int state
         with nogil:
@@ -427,7 +427,7 @@ cdef class Tripper:
             st = self.attempt(x, False)
         return st
 
-    def woken(self, Reply x) -> bool:
+    cdef bint woken(self, Reply x):
         """While dialing: was something granted, or cancelled?"""
         cdef int state
         with nogil:

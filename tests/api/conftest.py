@@ -5,10 +5,15 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
-from pooledhttp import Client
+from pooledhttp import Client, default_transport
 
 from .server import Server, Spy
+
+# The same examples each time, and none failed by a slow machine.
+settings.register_profile("api", deadline=None, derandomize=True)
+settings.load_profile("api")
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +30,13 @@ def session_server() -> Iterator[Server]:
 
 @pytest.fixture
 def server(session_server: Server) -> Iterator[Server]:
-    session_server.release.clear()
     yield session_server
-    session_server.release.set()
+    default_transport().close_idle_connections()
+    session_server.reset()
 
 
 @pytest.fixture
-def spy() -> Iterator[Spy]:
+def spy(server: Server) -> Iterator[Spy]:      # made after the server: closed before it looks whether it is alone
     spy = Spy()
     yield spy
     spy.close()

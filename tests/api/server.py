@@ -23,6 +23,31 @@ class Server(ThreadingHTTPServer):
         self.held = threading.Semaphore(0)            # counts requests that /held has got
 
 
+        self.idle = threading.Condition()
+        self.open = 0                                 # connections
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.idle:
+            self.open += 1
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self.idle:
+                self.open -= 1
+                self.idle.notify_all()
+
+    def reset(self) -> None:
+        """As new, for the next test: nothing held, every connection of the last one gone."""
+        self.release.set()
+        with self.idle:
+            assert self.idle.wait_for(lambda: self.open == 0, 10), "a connection was left open"
+        self.release.clear()
+        while self.held.acquire(blocking=False):
+            pass
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):            # a client that leaves is no error of ours
             super().handle_error(request, client_address)
@@ -30,6 +55,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536                   # head and body in one segment
     server: Server
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -49,11 +75,17 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = b""
-        while size := int(self.rfile.readline(), 16):
+        while size := int(self.line(), 16):
             body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
+            self.line()
+        self.line()
         return body
+
+    def line(self) -> bytes:
+        line = self.rfile.readline()
+        if not line:
+            raise ConnectionError("the client closed inside its body")
+        return line
 
     def do(self) -> None:
         segments = self.path.partition("?")[0].split("/")

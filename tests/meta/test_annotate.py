@@ -1,7 +1,10 @@
 """The functions that run without the GIL touch no Python: each of their lines scores 0 in Cython's annotated source."""
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,11 +71,9 @@ def scores(html: str) -> dict[int, int]:
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the annotated HTML of every compiled module, made with the build's own directives."""
     where = tmp_path_factory.mktemp("annotated")
-    setup = load_setup()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        patch.setenv("POOLEDHTTP_ANNOTATE", "1")
-        setup.cythonized(setup.extensions(), build_dir=str(where), force=True, quiet=True)
+    program = ("import sys; from tests.meta.sources import load_setup; s = load_setup(); "
+               "s.cythonized(s.extensions(), build_dir=sys.argv[1], force=True, quiet=True)")
+    subprocess.run([sys.executable, "-c", program, str(where)], cwd=ROOT, env={**os.environ, "POOLEDHTTP_ANNOTATE": "1"}, check=True)
     return where
 
 
@@ -90,7 +91,7 @@ def test_nogil_functions_touch_no_python(annotated: Path) -> None:
         missing += [f"{pyx.relative_to(PACKAGE)}: {name}" for name in HOT.get(str(pyx.relative_to(PACKAGE)), ())
                     if name not in looked_at.values() or name in takers]
         yellow += [f"{pyx.relative_to(ROOT)}:{n} scores {scored[n]}: {text.splitlines()[n - 1].strip()}" for n in looked_at
-                   if scored[n] != len(FIELD_READ.findall(text.splitlines()[n - 1]))]
+                   if scored[n] > len(FIELD_READ.findall(text.splitlines()[n - 1]))]
     assert yellow == []
     assert missing == [], "hot functions that are not there, not nogil, or take the GIL"
     assert [name for name in HOT if not (PACKAGE / name).exists()] == []

@@ -17,7 +17,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     3: ("_conn",),
     4: ("_trip", "transport"),
     5: ("__init__", "__main__", "_version", "api", "auth", "client", "content", "context", "cookies", "decoders", "fanout", "headers",
-        "lines", "mock", "redirects", "request", "response", "retry", "timeout", "url"),
+        "lines", "mock", "redirects", "replies", "request", "response", "retry", "timeout", "url"),
     6: ("adapters",),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

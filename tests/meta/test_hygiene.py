@@ -83,7 +83,8 @@ def test_the_readmes_code_is_python_and_its_names_exist() -> None:
 IMPORT = "import sys, time; t = time.perf_counter(); import {}; t = time.perf_counter() - t; print(t); print(*sorted(sys.modules))"
 # The public contract's list, and what else is dear and not needed to import the package.
 HEAVY = {"ssl", "certifi", "h11", "json", "http.cookiejar", "http.client", "urllib.request", "email", "idna", "asyncio",
-         "concurrent.futures", "logging", "pathlib", "tempfile", "subprocess", "dataclasses", "inspect", "decimal", "mimetypes", "importlib.metadata"}
+         "concurrent.futures", "logging", "pathlib", "tempfile", "subprocess", "dataclasses", "inspect", "decimal", "mimetypes",
+         "importlib.metadata"}
 
 
 def imported(modules: str) -> tuple[float, set[str]]:

@@ -1,6 +1,7 @@
 """The one background thread: there when something idles, gone when nothing does."""
 from __future__ import annotations
 
+import _thread
 import os
 import subprocess
 import sys
@@ -169,14 +170,49 @@ def test_a_thread_that_is_refused_does_not_show_and_is_asked_for_again(janitor: 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
+    def watch_the_other_and_refuse(self: threading.Thread) -> None:
+        janitor.watch(other)                                  # relies on the thread that is being started
+        refuse(self)
+
+    other = Pool()
+    rest(other, FakeConn())
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         janitor.watch(pool)
         assert not pool.watched and janitor._thread is None
+        patch.setattr(threading.Thread, "start", watch_the_other_and_refuse)
+        janitor.watch(pool)
+        assert not pool.watched and not other.watched and janitor._thread is None
     janitor.watch(pool)
     assert pool.watched
+    other.close()
     pipe.hang_up()
     assert closed.wait(PATIENCE)
+
+
+def test_the_thread_is_not_started_under_the_lock(janitor: Janitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting waits for threading's own lock; its holder may be collecting a response, which comes here."""
+    pool = Pool()
+    rest(pool, FakeConn())
+    start = threading.Thread.start
+    free: list[bool] = []
+
+    def look(done: threading.Event) -> None:
+        free.append(janitor._lock.acquire(blocking=False))
+        if free[-1]:
+            janitor._lock.release()
+        done.set()
+
+    def start_and_look(self: threading.Thread) -> None:
+        done = threading.Event()
+        _thread.start_new_thread(look, (done,))
+        assert done.wait(PATIENCE)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_look)
+    janitor.watch(pool)
+    pool.close()
+    assert free == [True]
 
 
 AT_EXIT = """
@@ -309,7 +345,7 @@ def test_a_forked_child_starts_its_own(janitor: Janitor, pipe: Pipe) -> None:
             janitor.watch(pool)
             os.write(pipe.writes, b"unasked")
             code = 0 if closed.wait(PATIENCE) else 2
-        except BaseException:  # noqa: BLE001 - the parent sees the code
+        except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)

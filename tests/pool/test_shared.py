@@ -128,16 +128,14 @@ def test_cancelling_interrupts_it_once_for_all_its_users() -> None:
 
 def test_fresh_from_its_users_it_is_not_the_oldest_of_its_host() -> None:
     world = World(max_idle_per_host=1)
-    first = world.dial(capacity=2)
-    shared = first.conn
-    world.take()                                              # full
-    single = world.dial()
-    other = single.conn
-    single.give(world.now)
-    world.later(10)
-    first.give(world.now)
-    world._users[1].give(world.now)
-    assert other.reason == "evicted" and shared.reason is None
+    shared, single = FakeConn(capacity=2), FakeConn()
+    users = [world.user(), world.user()]
+    assert [user.checkout(world.now) for user in users] == ["dial", "dial"]
+    users[0].dialed(shared, world.now)                        # on offer from now on, for it has room
+    users[1].dialed(single, world.now)
+    users[1].give(world.now)
+    users[0].give(world.later(10).now)
+    assert single.reason == "evicted" and shared.reason is None
 
 
 def test_fifo_spreads_over_shared_ones() -> None:

@@ -305,7 +305,7 @@ def test_sweeps_of_thousands_beside_concurrent_checkouts(fds: tuple[int, int]) -
                 conn.busy = True
                 conn.busy = False
                 assert user.give(world.now) is None
-        except BaseException as exc:  # noqa: BLE001 - handed to the test's own thread
+        except BaseException as exc:
             errors.append(exc)
 
     threads = [threading.Thread(target=come_and_go, args=(key,)) for key in keys]

@@ -1,4 +1,4 @@
-"""Memory with a page that nobody may touch before and behind it."""
+"""Memory between two pages that may not be touched: a read one byte outside it ends the process."""
 from __future__ import annotations
 
 import ctypes
@@ -7,45 +7,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PAGE = mmap.PAGESIZE
-_NONE, _READ_WRITE = 0, mmap.PROT_READ | mmap.PROT_WRITE
-
-
-def _protect(address: int, mode: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(PAGE), ctypes.c_int(mode)) != 0:
-        raise OSError(ctypes.get_errno(), "mprotect")
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Guarded:
-    """One page of memory between two guard pages."""
+    """`size` bytes of writable memory at `address`, a forbidden page right before and right behind them."""
 
-    def __init__(self, address: int) -> None:
+    def __init__(self, address: int, size: int) -> None:
         self.address = address
+        self.size = size
 
     def at_end(self, data: bytes) -> int:
-        """The address of a copy of `data` whose last byte is the last before the guard page."""
-        where = self.address + PAGE - len(data)
+        """Puts `data` right before the forbidden page behind; its address."""
+        assert len(data) <= self.size
+        where = self.address + self.size - len(data)
         ctypes.memmove(where, data, len(data))
         return where
 
     def at_start(self, data: bytes) -> int:
-        """The address of a copy of `data` whose first byte is the first behind the guard page."""
+        """Puts `data` right behind the forbidden page before; its address."""
+        assert len(data) <= self.size
         ctypes.memmove(self.address, data, len(data))
         return self.address
 
 
+def _protect(address: int, allowed: int) -> None:
+    if _libc.mprotect(address, PAGE, allowed) != 0:
+        raise OSError(ctypes.get_errno(), "mprotect")
+
+
 @contextmanager
-def guarded() -> Iterator[Guarded]:
-    area = mmap.mmap(-1, 3 * PAGE)
-    anchor = ctypes.c_char.from_buffer(area)
-    first = ctypes.addressof(anchor)
-    guards = (first, first + 2 * PAGE)
-    for address in guards:
-        _protect(address, _NONE)
+def guarded(pages: int = 2) -> Iterator[Guarded]:
+    area = mmap.mmap(-1, (pages + 2) * PAGE)
+    view = (ctypes.c_char * len(area)).from_buffer(area)
+    base = ctypes.addressof(view)
+    edges = (base, base + (pages + 1) * PAGE)
+    for edge in edges:
+        _protect(edge, 0)
     try:
-        yield Guarded(first + PAGE)
+        yield Guarded(base + PAGE, pages * PAGE)
     finally:
-        for address in guards:
-            _protect(address, _READ_WRITE)
-        del anchor
+        for edge in edges:
+            _protect(edge, mmap.PROT_READ | mmap.PROT_WRITE)
+        del view
         area.close()

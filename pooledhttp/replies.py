@@ -1,0 +1,88 @@
+"""What stands in for a transport's Reply behind a response, and what watches over one."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pooledhttp.errors import ResponseTooLarge
+
+
+def too_large(limit: int) -> str:
+    return f"the response's body is over max_response_bytes={limit}"
+
+
+class IterReply:
+    """A body from an iterable of bytes, for responses made by hand."""
+
+    head = b""
+    elapsed = 0.0
+    reason = None
+    version = "HTTP/1.1"
+    conn = None
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = b""
+        self.trailers: list[tuple[str, str]] = []
+        self.timings: dict[str, float] = {}
+
+    def read(self, n: int) -> bytes:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._rest = piece
+        data, self._rest = self._rest[:n], self._rest[n:]
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(view.nbytes)
+        view[:len(data)] = data
+        return len(data)
+
+    def read_all(self, limit: int) -> bytes:
+        parts = [self._rest, *self._pieces]
+        self._rest = b""
+        if limit >= 0 and sum(map(len, parts)) > limit:
+            raise ResponseTooLarge(too_large(limit), phase="body")
+        return b"".join(parts)
+
+    def close(self) -> None:
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+
+    def leak(self) -> None:
+        self.close()
+
+
+class Guard:
+    """Notices that a streamed response was collected unclosed. Beside the response, so that only streamed ones pay for it."""
+
+    __slots__ = ("label", "reply")
+
+    def __init__(self, reply: Any, label: str) -> None:
+        self.reply = reply
+        self.label = label
+
+    def __del__(self) -> None:
+        reply = self.reply
+        if reply is None:
+            return
+        conn = reply.conn
+        held = f"connection {conn.id} to {conn.remote_addr}" if conn is not None else "its source"
+        reply.leak()
+        import warnings
+
+        warnings.warn(f"unclosed response to {self.label}: it held {held}, its body unread; read it, close() it, or use "
+                      "'with client.stream(...)'", ResourceWarning, stacklevel=2, source=self)
+
+
+class PickledReply:
+    """What is left of a Reply in a pickled response."""
+
+    __slots__ = ("trailers",)
+
+    def __init__(self, trailers: list[tuple[str, str]]) -> None:
+        self.trailers = trailers
