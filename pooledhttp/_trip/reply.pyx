@@ -8,7 +8,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, XS_BODY, XS_DONE, Connection
+from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
 from pooledhttp._core.status cimport (
@@ -206,8 +206,7 @@ cdef class Reply(Exchange):
         if self.framing == FR_FALLBACK or self.failed is not None or self.sending:
             self.abort(RE_DRAIN_LIMIT)
             return
-        # A deadline that has passed: reads give what is there, and no more.
-        self.deadline = 1
+        self.deadline = WHAT_IS_THERE
         self.wake = NULL
         block = PyBytes_FromStringAndSize(NULL, 65536)
         scratch = PyBytes_AS_STRING(block)
