@@ -419,6 +419,27 @@ cdef int pool_give(PoolCore p, Slot* s, int verdict, int64_t idle_limit, bint us
     return verdict
 
 
+cdef void pool_interrupt(PoolCore p, Slot* s) noexcept nogil:
+    cdef Slot* dead = NULL
+    pool_lock(p)
+    if s.state != SL_ACTIVE or s.interrupted:
+        pool_unlock(p)
+        return
+    s.interrupted = 1
+    s.pins += 1
+    pool_unlock(p)
+    (<Poolable>s.owner).interrupt()
+    pool_lock(p)
+    s.pins -= 1
+    if s.pins == 0 and s.state == SL_DEAD:
+        s.dead_next = NULL
+        dead = s
+    pool_unlock(p)
+    if dead != NULL:
+        bury(dead)
+        slot_release(dead)
+
+
 cdef void pool_count(PoolCore p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil:
     pool_lock(p)
     if h.folded:

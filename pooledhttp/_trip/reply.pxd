@@ -17,6 +17,8 @@ cdef class Reply(Exchange):
     cdef Slot* slot                # held until the connection is given back
     cdef Slot* dead                # to be reaped once the GIL is held
     cdef bint first                # the request is not counted yet
+    cdef bint may_retry            # Transport(retry_stale=True)
+    cdef int busy                  # atomic: threads inside read or close
     cdef bint gave                 # the connection was given back; its slot is still referenced
     cdef Waiter waiter
     cdef Canceller cancel
@@ -34,7 +36,9 @@ cdef class Reply(Exchange):
     cdef object _check(self)
     cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1
     cdef Py_ssize_t _read_on(self, char* at, Py_ssize_t n) except -1
-    cdef object _resolve(self, int st)
+    cdef object _enter(self)
+    cdef object _leave(self)
+    cdef object _close(self)
     cdef bytes _fallback_read(self, Py_ssize_t n)
     cdef void give(self, int verdict, int64_t idle_limit, bint used) noexcept nogil
     cdef object settle(self)
@@ -42,6 +46,7 @@ cdef class Reply(Exchange):
     cdef object finish(self)
     cdef object abort(self, int reason)
     cdef int resolve(self, int st) except 0
+    cdef object obey(self)
     cdef object failure(self, int st)
     cdef int next_piece(self) except 0
     cdef bytes raw(self)

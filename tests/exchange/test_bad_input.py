@@ -1,6 +1,8 @@
 """What a broken or hostile server sends: a clear error, that connection closed, and nothing of it in the next answer."""
 from __future__ import annotations
 
+import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -152,8 +154,6 @@ def test_a_reset_in_the_body(peer: MakePeer, client: Client) -> None:
         started.wait(10)
         conn.reset()
 
-    import threading
-
     started = threading.Event()
     with client.stream("GET", peer(script).url()) as r:
         assert r.read(11) == b"not the end"
@@ -217,8 +217,6 @@ def test_max_response_bytes_is_of_the_body_and_not_of_what_it_would_be(peer: Mak
 
 
 def test_a_forged_length_allocates_nothing(peer: MakePeer, client: Client) -> None:
-    import tracemalloc
-
     def script(conn: Conn, i: int) -> None:
         conn.recv_request()
         conn.send(OK + b"Content-Length: %d\r\n\r\n" % (1 << 40) + pattern(200_000))
