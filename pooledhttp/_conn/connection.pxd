@@ -27,6 +27,10 @@ cdef enum:
     FLAG_SAID_CLOSE = 8  # the same, in the caller's own fields
 
 
+cdef enum:
+    WHAT_IS_THERE = 0    # as Exchange.deadline: take what has arrived, and wait for nothing
+
+
 cdef struct Span:
     const char* p
     size_t n
@@ -61,6 +65,7 @@ cdef class Exchange:
     cdef bint send_broke         # the upload stopped short
     cdef char frame[32]          # a chunk's header line
     cdef int64_t last_write
+    cdef int64_t silent_since    # when the wait began that a signal or a wake-up broke; 0: none did
     # --- receiving: [lo, hi) is raw; [body_off, body_off + body_len) is body already decoded in place
     cdef char* buf
     cdef size_t cap

@@ -31,6 +31,7 @@ cdef class Exchange:
         self.phase = PH_SEND
         self.limit = 0
         self.err = 0
+        self.silent_since = 0
         self.t_sent = self.t_first = self.t_head = self.t_done = 0
 
     cdef void drop_buffer(self) noexcept nogil:

@@ -9,13 +9,13 @@ from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
     BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE,
-    XS_BODY, XS_DONE, XS_HEAD, Span,
+    WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_take
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF,
-    ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TOO_LARGE, ST_UNSURE,
+    ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE, Stream
 from pooledhttp._proto.chunked cimport chunked_feed, chunked_init
@@ -137,19 +137,26 @@ cdef class H1Connection(Connection):
         # Send what the kernel takes now. ST_OK: all of the spans is on its way.
         cdef Span* s
         cdef ssize_t r
+        cdef bint moved = False
         while ex.at_span < ex.n_spans:
             s = &ex.spans[ex.at_span]
             r = self.stream.try_send(s.p, s.n)
             if r < 0:
-                return <int>r
-            ex.any_sent = True
+                break
+            ex.any_sent = moved = True
             s.p += r
             s.n -= r
             if s.n == 0:
                 ex.at_span += 1
-            else:
+        else:
+            r = self.stream.try_flush()
+        if r == ST_AGAIN:
+            # The silence that Limits.write bounds begins with the last byte that the kernel took.
+            if moved:
                 ex.last_write = ph_now()
-        return self.stream.try_flush()
+            elif self.stream.moved > ex.last_write:
+                ex.last_write = self.stream.moved
+        return <int>r
 
     cdef ssize_t ended(self, ssize_t r) noexcept nogil:
         # An end that `interrupt` made is not the peer's: a body that ends with the connection would pass for whole.
@@ -169,7 +176,9 @@ cdef class H1Connection(Connection):
     cdef ssize_t fill(self, Exchange ex, char* dst, size_t room) noexcept nogil:
         cdef ssize_t r
         cdef int st
-        cdef int64_t now, until
+        cdef int64_t since = 0, until
+        if self.too_late(ex):
+            return ST_TIMEOUT
         while ex.sending:
             st = self.push(ex)
             if st == ST_OK:
@@ -200,18 +209,33 @@ cdef class H1Connection(Connection):
             if st < 0:
                 return st
         ex.phase = PH_HEADERS if ex.stage == XS_HEAD else PH_BODY
-        until = ex.deadline
+        while True:
+            until = ex.deadline
+            ex.limit = LIM_TOTAL
+            if ex.limits.read >= 0:
+                # Silence is counted on where a signal broke the wait, and anew where a part of a TLS record came.
+                since = ex.silent_since if ex.silent_since else ph_now()
+                if self.stream.heard > since:
+                    since = self.stream.heard
+                if until < 0 or since + ex.limits.read < until:
+                    until = since + ex.limits.read
+                    ex.limit = LIM_READ
+            if ex.stage == XS_HEAD and ex.limits.header >= 0 and (until < 0 or ex.t_sent + ex.limits.header < until):
+                until = ex.t_sent + ex.limits.header
+                ex.limit = LIM_HEADER
+            r = self.stream.recv_into(dst, room, until, ex.wake)
+            if r != ST_TIMEOUT or ex.limit != LIM_READ or self.stream.heard <= since:
+                break
+        ex.silent_since = since if r == ST_INTR or r == ST_WOKEN else 0
+        return self.ended(r)
+
+    cdef bint too_late(self, Exchange ex) noexcept nogil:
+        # Where bytes always flow no wait ever ends by the deadline: it is looked at before each receive and each piece sent.
+        if ex.deadline <= WHAT_IS_THERE or ph_now() < ex.deadline:
+            return False
+        ex.phase = PH_SEND if ex.sending else PH_HEADERS if ex.stage == XS_HEAD else PH_BODY
         ex.limit = LIM_TOTAL
-        now = 0
-        if ex.limits.read >= 0:
-            now = ph_now()
-            if until < 0 or now + ex.limits.read < until:
-                until = now + ex.limits.read
-                ex.limit = LIM_READ
-        if ex.stage == XS_HEAD and ex.limits.header >= 0 and (until < 0 or ex.t_sent + ex.limits.header < until):
-            until = ex.t_sent + ex.limits.header
-            ex.limit = LIM_HEADER
-        return self.ended(self.stream.recv_into(dst, room, until, ex.wake))
+        return True
 
     # --- the head ------------------------------------------------------------------------------------------------------
 
@@ -369,6 +393,8 @@ cdef class H1Connection(Connection):
         # The answer is complete; the request goes on to its end (RFC 9112 section 9.5 lets neither side cut the other short).
         cdef int st
         cdef char spill
+        if self.too_late(ex):
+            return ST_TIMEOUT
         while ex.sending:
             st = self.push(ex)
             if st == ST_OK:

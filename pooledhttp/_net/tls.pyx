@@ -13,7 +13,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.string cimport memcpy
 
 from pooledhttp._core.clock cimport remaining
-from pooledhttp._core.compat cimport EBADF, c_close, ph_gil_releases
+from pooledhttp._core.compat cimport EBADF, c_close, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_give, buffer_take
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
 from pooledhttp._net.records cimport records_follow
@@ -230,6 +230,7 @@ cdef class TlsStream(Stream):
             r = <ssize_t>records_follow(&ahead, buf + fill, got)
             fill += got
             if r == 0:
+                self.heard = ph_now()
                 continue
             with gil:
                 r = self.feed(buf, fill, p, n)
@@ -316,9 +317,12 @@ cdef class TlsStream(Stream):
 
     cdef int flush(self) noexcept nogil:
         cdef ssize_t r
+        cdef size_t before = self.out_n
         while self.out_n > 0:
             r = sock_try_send(self.fd, self.out_p, self.out_n, &self.err)
             if r == ST_AGAIN:
+                if self.out_n < before:
+                    self.moved = ph_now()
                 return ST_AGAIN
             if r < 0:
                 self.out_n = 0

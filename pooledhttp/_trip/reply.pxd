@@ -4,7 +4,8 @@ from pooledhttp._conn.connection cimport Exchange
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.poolable cimport Slot
 from pooledhttp._core.runtime cimport WakeHandle
-from pooledhttp._pool.pool cimport Host, Pool, Waiter
+from pooledhttp._pool.core cimport Host, Waiter
+from pooledhttp._pool.pool cimport Pool
 
 
 cdef class Reply(Exchange):

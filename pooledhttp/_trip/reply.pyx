@@ -8,7 +8,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, XS_BODY, XS_DONE, Connection
+from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
 from pooledhttp._core.status cimport (
@@ -16,7 +16,7 @@ from pooledhttp._core.status cimport (
     ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.tls cimport TlsStream
-from pooledhttp._pool.pool cimport bury, pool_count, pool_give, pool_interrupt, reap, slot_release
+from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, reap, slot_release
 
 from pooledhttp import errors
 from pooledhttp._core.runtime import current_wake
@@ -239,8 +239,7 @@ cdef class Reply(Exchange):
                 or (self.framing == FR_LENGTH and self.left > DRAIN)):
             self.abort(RE_DRAIN_LIMIT)
             return
-        # A deadline that has passed: reads give what is there, and no more.
-        self.deadline = 1
+        self.deadline = WHAT_IS_THERE
         self.wake = NULL
         block = PyBytes_FromStringAndSize(NULL, 65536)
         scratch = PyBytes_AS_STRING(block)

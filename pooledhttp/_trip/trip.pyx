@@ -18,10 +18,11 @@ from pooledhttp._core.status cimport (
 )
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
-from pooledhttp._pool.pool cimport (
-    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, Pool, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_leave, pool_mark_unread,
-    pool_race, pool_waiter_state, reap, slot_release,
+from pooledhttp._pool.core cimport (
+    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_leave, pool_mark_unread, pool_race,
+    pool_waiter_state, reap, slot_release,
 )
+from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Obeying, Reply
 
 from pooledhttp import errors
