@@ -1,0 +1,51 @@
+"""Real servers, each in the clear and over TLS."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pooledhttp import Client, PoolStats
+from tests.support.ca import Authority
+from tests.support.nginx import Nginx
+from tests.support.pyserver import PyServer
+
+
+class Web:
+    """A client, and where its server is. `adds_up()` holds the pool's books and says its statistics."""
+
+    def __init__(self, ca: Authority, url: Callable[[str], str]) -> None:
+        self._ca = ca
+        self._made: list[Client] = []
+        self.url = url
+        self.client = self.new()
+
+    def new(self, **options: Any) -> Client:
+        self._made.append(Client(**{"verify": str(self._ca.pem), "timeout": 30.0, **options}))
+        return self._made[-1]
+
+    def adds_up(self, client: Client | None = None) -> PoolStats:
+        stats = (client or self.client).transport.stats()
+        assert (stats.active, stats.dialing, stats.waiting) == (0, 0, 0)
+        assert stats.open == stats.idle
+        assert stats.opened == stats.open + sum(stats.closed.values())
+        return stats
+
+    def close(self) -> None:
+        for client in self._made:
+            client.close()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def web(request: pytest.FixtureRequest, ca: Authority, nginx: Nginx) -> Iterator[Web]:
+    it = Web(ca, lambda target: nginx.url(target, request.param))
+    yield it
+    it.close()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def echo(request: pytest.FixtureRequest, ca: Authority, pyserver: PyServer, tls_pyserver: PyServer) -> Iterator[Web]:
+    it = Web(ca, (tls_pyserver if request.param == "tls" else pyserver).url)
+    yield it
+    it.close()
