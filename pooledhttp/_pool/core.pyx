@@ -419,10 +419,10 @@ cdef int pool_give(PoolCore p, Slot* s, int verdict, int64_t idle_limit, bint us
     return verdict
 
 
-cdef void pool_interrupt(PoolCore p, Slot* s) noexcept nogil:
+cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder) noexcept nogil:
     cdef Slot* dead = NULL
     pool_lock(p)
-    if s.state != SL_ACTIVE or s.interrupted:
+    if s.state != SL_ACTIVE or s.interrupted or s.holder != <void*>holder:
         pool_unlock(p)
         return
     s.interrupted = 1
