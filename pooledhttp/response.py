@@ -5,7 +5,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pooledhttp.errors import Error, HTTPStatusError, ResponseTooLarge, StreamClosed, StreamConsumed
+from pooledhttp.errors import Error, HTTPStatusError, ResponseTooLarge, StreamClosed, StreamConsumed, StreamError
 from pooledhttp.headers import Headers, HeaderTypes
 from pooledhttp.lines import LineSplitter, parse_links
 from pooledhttp.replies import Guard, IterReply, PickledReply, too_large
@@ -225,7 +225,8 @@ class Response:
     def _fail(self, e: BaseException) -> None:
         if isinstance(e, Error) and e.request is None:
             e.request = self.request
-        self._end(CLOSED)
+        if type(e) is not StreamError:                     # another thread reads it: that one may go on
+            self._end(CLOSED)
 
     def _unusable(self) -> Error | None:
         if self._state == CLOSED:
