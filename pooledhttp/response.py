@@ -295,14 +295,19 @@ class Response:
         if problem is not None:
             raise problem
         parts = []
-        while size:
-            data = self._piece(CHUNK if size < 0 else min(size, 16 * CHUNK))
-            if not data:
-                self._pos = -1
-                break
-            parts.append(data)
-            if size > 0:
-                size -= len(data)
+        try:
+            while size:
+                data = self._piece(CHUNK if size < 0 else min(size, 16 * CHUNK))
+                if not data:
+                    self._pos = -1
+                    break
+                parts.append(data)
+                if size > 0:
+                    size -= len(data)
+        except BaseException as e:
+            if parts:                                      # what was read before it is lost: nothing may follow it
+                self._fail(e)
+            raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def readinto(self, buffer: Any) -> int:
