@@ -2,10 +2,11 @@
 from libc.stdlib cimport free, malloc
 
 from pooledhttp._core.compat cimport (
-    c_close, ph_add_int, ph_gil_releases, ph_load_int, ph_wake_drain, ph_wake_open, ph_wake_write, pthread_mutex_init,
+    c_close, errno, ph_add_int, ph_gil_releases, ph_load_int, ph_wake_drain, ph_wake_open, ph_wake_write, pthread_mutex_init,
     pthread_mutex_t, pthread_mutex_trylock, pthread_mutex_unlock,
 )
 
+import os
 import threading
 
 cdef enum:
@@ -81,7 +82,7 @@ cdef class WakeHandle:
         if ph_wake_open(&self.w.rd, &self.w.wr) < 0:
             free(self.w)
             self.w = NULL
-            raise OSError("cannot open a wake descriptor: too many open files?")
+            raise OSError(errno, f"cannot open a wake descriptor: {os.strerror(errno)}")
         self.w.refs = 1
         ph_add_int(&_wakes, 1)
 

@@ -57,6 +57,9 @@ cdef class Reply(Exchange):
     cdef bytes read_rest(self, int64_t limit)
 
 
+cdef WakeHandle wake_of_thread()
+
+
 cdef class Obeying:
     cdef Reply reply
     cdef WakeHandle handle

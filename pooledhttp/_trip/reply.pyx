@@ -614,12 +614,20 @@ cdef class Reply(Exchange):
         return b"".join(parts)
 
 
+cdef WakeHandle wake_of_thread():
+    """This thread's wake handle; where the process has no descriptor left, that is an error of the request's."""
+    try:
+        return current_wake()
+    except OSError as e:
+        raise errors.TransportError(e.strerror or str(e), phase="pool") from e
+
+
 cdef class Obeying:
     """While this thread works on a reply, the reply's canceller can wake it."""
 
     def __cinit__(self, Reply reply):
         self.reply = reply
-        self.handle = current_wake()
+        self.handle = wake_of_thread()
 
     def __enter__(self):
         cdef Reply x = self.reply

@@ -23,10 +23,9 @@ from pooledhttp._pool.core cimport (
     pool_waiter_state, reap, slot_release,
 )
 from pooledhttp._pool.pool cimport Pool
-from pooledhttp._trip.reply cimport Obeying, Reply
+from pooledhttp._trip.reply cimport Obeying, Reply, wake_of_thread
 
 from pooledhttp import errors
-from pooledhttp._core.runtime import current_wake
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._trip import gate
 
@@ -212,7 +211,7 @@ cdef class Tripper:
                 if st == ST_MORE or st == ST_NEED_GIL:
                     if x.wake_handle is None:
                         try:
-                            x.wake_handle = current_wake()
+                            x.wake_handle = wake_of_thread()
                         except BaseException:           # no descriptor to be had
                             if st == ST_NEED_GIL:
                                 with nogil:
