@@ -377,14 +377,14 @@ cdef class Tripper:
                 st = pool_race(self.pool, &x.host.h, &x.waiter, now, &s, &x.dead)
                 if x.dead != NULL:
                     bury(x.dead)
-            if st == ST_OK:
-                with nogil:
-                    pool_dial_failed(self.pool, &x.host.h)
-                return self.took(x, s)
         except BaseException:
             with nogil:
                 pool_dial_failed(self.pool, &x.host.h)
             raise
+        if st == ST_OK:
+            with nogil:
+                pool_dial_failed(self.pool, &x.host.h)
+            return self.took(x, s)
         try:
             stream = dial.run(x.deadline, lambda: self.woken(x))
         except BaseException as e:
