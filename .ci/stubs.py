@@ -14,7 +14,8 @@ def main() -> int:
     if missing:
         print("compiled modules without a stub: " + ", ".join(missing))
         return 1
-    command = [sys.executable, "-m", "mypy.stubtest", "--concise", "--ignore-disjoint-bases", "--allowlist", str(ROOT / ".ci/stubtest-allowlist"), "--ignore-unused-allowlist", *modules]
+    command = [sys.executable, "-m", "mypy.stubtest", "--concise", "--ignore-disjoint-bases",
+               "--allowlist", str(ROOT / ".ci/stubtest-allowlist"), "--ignore-unused-allowlist", *modules]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

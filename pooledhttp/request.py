@@ -10,7 +10,7 @@ from pooledhttp.content import BodySource, ChunkedBody, GoneBody, encode_body
 from pooledhttp.errors import InvalidURL, LocalProtocolError
 from pooledhttp.headers import Headers, HeaderTypes, wire_bytes
 from pooledhttp.timeout import Timeout, TimeoutTypes
-from pooledhttp.transport import FLAG_REPLAY, FLAG_STREAM
+from pooledhttp.transport import FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM
 from pooledhttp.url import URL, Params, redact
 
 # RFC 9110 section 9.2.1: safe to send again where nobody knows whether the server saw it.
@@ -161,7 +161,9 @@ class Request:
                     framing.setdefault(lower, []).append(value)
                 continue
             if lower == "idempotency-key":
-                flags = FLAG_REPLAY
+                flags |= FLAG_REPLAY
+            elif lower == "connection" and "close" in [option.strip().lower() for option in value.split(",")]:
+                flags |= FLAG_SAID_CLOSE
             pairs.append((name, value))
         authority = url.authority.encode("ascii")
         if framing:

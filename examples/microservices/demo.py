@@ -88,10 +88,13 @@ def measure(run: Run, screen: Screen, services: list[Child], aggregator: Child, 
         load.stop()
 
 
+def say(text: str) -> None:
+    print("\n".join(textwrap.fill(line, 78, break_on_hyphens=False) for line in text.split("\n")), flush=True)
+
+
 def demo(rate: float, seconds: float) -> int:
     runs = [Run("kept connections"), Run("disable_keep_alives")]
-    print(f"Three HTTPS services that take 50 ms each; an aggregator that calls all three for every request, {rate:g} times a second.\n",
-          flush=True)
+    say(f"Three HTTPS services that take 50 ms each; an aggregator that calls all three for every request, {rate:g} times a second.\n")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pooledhttp-")))
         certificates(directory)
@@ -104,9 +107,7 @@ def demo(rate: float, seconds: float) -> int:
             with running(("aggregator", str(directory / "ca.pem"), *where, *options)) as (aggregator,):
                 measure(run, screen, services, aggregator, rate, seconds)
         screen.finish()
-    print()
-    for sentence in conclusion(*runs).split("\n"):
-        print(textwrap.fill(sentence, 100))
+    say("\n" + conclusion(*runs))
     return 1 if any(run.errors for run in runs) else 0
 
 

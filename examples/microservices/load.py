@@ -1,4 +1,7 @@
-"""A load that does not wait: request number n is due at n / rate seconds, and its time is counted from then."""
+"""A load that does not wait: request number n is due at n / rate seconds, and its time is counted from then.
+
+Only the first one goes alone, and the clock starts at its answer: a process that was just started loads what it needs by it.
+"""
 from __future__ import annotations
 
 import threading
@@ -23,6 +26,8 @@ class Load:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(THREADS)]
         self._threads.append(threading.Thread(target=self._clock, daemon=True))
+        self._due.put((0, time.monotonic()))
+        self._first = threading.Event()
         self.began = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -43,6 +48,7 @@ class Load:
     def stop(self) -> None:
         """Ends at once what is under way."""
         self._stop.set()
+        self._first.set()
         for _ in range(THREADS):
             self._due.put(None)
         self._client.transport.close(cancel=True)
@@ -50,7 +56,9 @@ class Load:
             thread.join(1.0)
 
     def _clock(self) -> None:
-        for n in range(round(self.rate * self.seconds)):
+        self._first.wait()
+        self.began = time.monotonic()
+        for n in range(1, round(self.rate * self.seconds)):
             due = self.began + n / self.rate
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
@@ -70,3 +78,4 @@ class Load:
                 self.errors += 1
                 self.first_error = self.first_error or said
             self._times.append(time.monotonic() - due)
+            self._first.set()

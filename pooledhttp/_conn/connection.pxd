@@ -24,6 +24,7 @@ cdef enum:
     FLAG_STREAM = 1      # return with the body unread
     FLAG_REPLAY = 2      # may be sent again where a reused connection dies (RFC 9110 section 9.2.2, or Idempotency-Key)
     FLAG_CLOSE = 4       # Connection: close
+    FLAG_SAID_CLOSE = 8  # the same, in the caller's own fields
 
 
 cdef enum:

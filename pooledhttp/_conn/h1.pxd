@@ -5,6 +5,7 @@ from pooledhttp._conn.connection cimport Connection, Exchange
 
 cdef class H1Connection(Connection):
     cdef int push(self, Exchange ex) noexcept nogil
+    cdef ssize_t ended(self, ssize_t r) noexcept nogil
     cdef int wait_to_send(self, Exchange ex, int events) noexcept nogil
     cdef bint too_late(self, Exchange ex) noexcept nogil
     cdef int head_done(self, Exchange ex) noexcept nogil

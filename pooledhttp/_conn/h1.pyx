@@ -8,14 +8,14 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
-    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_STREAM, FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE,
-    WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
+    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CHUNKED, FR_CLOSE, FR_FALLBACK,
+    FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_take
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF,
-    ST_INTR, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+    ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE, Stream
 from pooledhttp._proto.chunked cimport chunked_feed, chunked_init
@@ -87,7 +87,7 @@ cdef class H1Connection(Connection):
         total = n_method + 1 + n_target + 17 + n_auth + 2 + n_fields + 2
         if ex.chunked_upload:
             total += 28
-        if ex.flags & FLAG_CLOSE:
+        if ex.flags & FLAG_CLOSE and not ex.flags & FLAG_SAID_CLOSE:
             total += 19
         if ex.body is not None:
             body = PyBytes_GET_SIZE(ex.body)
@@ -120,7 +120,7 @@ cdef class H1Connection(Connection):
         at = _put(at, PyBytes_AS_STRING(ex.fields), n_fields)
         if ex.chunked_upload:
             at = _put(at, b"Transfer-Encoding: chunked\r\n", 28)
-        if ex.flags & FLAG_CLOSE:
+        if ex.flags & FLAG_CLOSE and not ex.flags & FLAG_SAID_CLOSE:
             at = _put(at, b"Connection: close\r\n", 19)
         at = _put(at, b"\r\n", 2)
         if body > JOIN:
@@ -158,6 +158,10 @@ cdef class H1Connection(Connection):
                 ex.last_write = self.stream.moved
         return <int>r
 
+    cdef ssize_t ended(self, ssize_t r) noexcept nogil:
+        # An end that `interrupt` made is not the peer's: a body that ends with the connection would pass for whole.
+        return ST_IO if r == ST_EOF and self.slot.interrupted else r
+
     cdef int wait_to_send(self, Exchange ex, int events) noexcept nogil:
         cdef int64_t until = ex.deadline
         ex.phase = PH_SEND
@@ -181,7 +185,7 @@ cdef class H1Connection(Connection):
                 if ex.has_pieces:
                     # Early answers are looked for between pieces too.
                     r = self.stream.try_recv(dst, room)
-                    return ST_NEED_GIL if r == ST_AGAIN else r
+                    return ST_NEED_GIL if r == ST_AGAIN else self.ended(r)
                 ex.sending = False
                 ex.t_sent = ph_now()
                 ex.out_at = ex.cap
@@ -200,7 +204,7 @@ cdef class H1Connection(Connection):
                     ex.phase = PH_SEND
                 return st if r == ST_AGAIN or r == ST_EOF else r
             if r != ST_AGAIN:
-                return r
+                return self.ended(r)
             st = self.wait_to_send(ex, WAIT_READ | WAIT_WRITE if room > 0 else WAIT_WRITE)
             if st < 0:
                 return st
@@ -223,7 +227,7 @@ cdef class H1Connection(Connection):
             if r != ST_TIMEOUT or ex.limit != LIM_READ or self.stream.heard <= since:
                 break
         ex.silent_since = since if r == ST_INTR or r == ST_WOKEN else 0
-        return r
+        return self.ended(r)
 
     cdef bint too_late(self, Exchange ex) noexcept nogil:
         # Where bytes always flow no wait ever ends by the deadline: it is looked at before each receive and each piece sent.
@@ -250,7 +254,7 @@ cdef class H1Connection(Connection):
                         ex.lo += ex.facts.size
                         ex.facts.scanned = 0
                         ex.interim += 1
-                        if ex.interim > MAX_INTERIM:
+                        if ex.interim > MAX_INTERIM or ex.lo > ex.max_head:
                             ex.err = BR_INTERIM_FLOOD
                             return ST_PROTO
                         continue
@@ -489,8 +493,8 @@ cdef class H1Connection(Connection):
             idle_limit[0] = (seconds - 1 if seconds < 1000000 else 1000000) * 1000000000
         else:
             idle_limit[0] = 500000000
-        return reuse_verdict(ex.stage == XS_DONE, ex.send_broke, ex.hi > ex.lo, (ex.flags & FLAG_CLOSE) != 0, ex.facts.minor, ex.facts.conn_close != 0,
-                             ex.facts.conn_keep_alive != 0, ex.framing == FR_CLOSE, seconds)
+        return reuse_verdict(ex.stage == XS_DONE, ex.send_broke, ex.hi > ex.lo, (ex.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE)) != 0, ex.facts.minor,
+                             ex.facts.conn_close != 0, ex.facts.conn_keep_alive != 0, ex.framing == FR_CLOSE, seconds)
 
 
 def verdict_of(*, bint done=True, bint send_broke=False, bint leftover=False, bint asked_close=False, int minor=1, bint conn_close=False,

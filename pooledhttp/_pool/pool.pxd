@@ -1,89 +1,16 @@
-"""Who may use which connection. Sees neither bytes nor HTTP; never waits, never makes a system call under its lock.
+"""A whole pool: its hosts by key, its closing, its statistics, and the janitor's step."""
+from libc.stdint cimport int64_t
 
-Every function here takes the lock for a few dozen instructions and gives it back. What must be closed is put on a `dead` chain that
-the caller closes (`bury`) and, with the GIL, reaps (`reap`).
-"""
-from libc.stdint cimport int64_t, uint64_t
-
-from pooledhttp._core.compat cimport pthread_mutex_t
-from pooledhttp._core.poolable cimport Holder, Poolable, Slot
-from pooledhttp._core.runtime cimport Wake
-
-cdef enum WaiterState:
-    W_OUT = 0           # in no queue
-    W_QUEUED = 1
-    W_CONN = 2          # was handed a connection
-    W_DIAL = 3          # was handed the right to dial
-    W_CLOSED = 4        # the pool was closed
+from pooledhttp._core.poolable cimport Slot
+from pooledhttp._pool.core cimport Host, HostSlots, PoolCore
 
 
-cdef struct Waiter:
-    # A request in a host's queue, on its own thread's memory. Guarded by the pool's lock.
-    Waiter* prev
-    Waiter* next
-    int state
-    int dialing         # 1: has a dial of its own under way, and takes a connection that comes first
-    Slot* slot          # the connection handed over
-    Wake* wake
-    Holder* holder
-
-
-cdef struct HostSlots:
-    # A pool key's connections and counts. Guarded by the pool's lock.
-    Slot* free_head     # on offer, most recently used first
-    Slot* free_tail
-    Slot* all_head
-    Waiter* wait_head
-    Waiter* wait_tail
-    int n_idle
-    int n_active
-    int n_dialing
-    int n_waiting
-    int n_open
-    int folded          # 1: counted into the pool's folded row, and no longer to be used
-    int64_t last_used
-    uint64_t dials
-    uint64_t opened
-    uint64_t reuses
-    uint64_t waits
-    uint64_t wait_ns
-    uint64_t retries
-    uint64_t requests
-    uint64_t leaked
-    uint64_t closed[11]
-
-
-cdef class Host:
-    """One pool key's home."""
-    cdef HostSlots h
-    cdef readonly str key
-    cdef public object dial_spec     # what F4 needs to dial; the pool never looks
-
-
-cdef class Pool:
-    cdef pthread_mutex_t lock
+cdef class Pool(PoolCore):
     cdef dict hosts                  # key -> Host; changed under hosts_lock
     cdef object hosts_lock           # a Python lock, never taken on the way of a warm request
     cdef object __weakref__
-    cdef HostSlots folded
-    cdef Slot* lru_head
-    cdef Slot* lru_tail
-    cdef Slot cursor_a
-    cdef Slot cursor_b
-    cdef int n_idle
-    cdef int sweeping
-    cdef int max_idle
-    cdef int max_idle_per_host
-    cdef int max_per_host
-    cdef int64_t idle_timeout
-    cdef int64_t lifetime
-    cdef int fifo
-    cdef int closed
-    cdef int ended                   # close(cancel=True): what is in flight ends
-    cdef int keep_none               # close_idle_connections(): what comes back is closed, until the next request
     cdef int max_hosts
     cdef int fold_at                 # at so many hosts, the quiet ones fold
-    cdef public bint watched         # the janitor knows that something may be idle here
 
     cpdef Host host(self, str key)
     cdef object _fold(self)
@@ -91,28 +18,5 @@ cdef class Pool:
     cdef object _interrupt(self, Host host)
 
 
-# Acquire. `first`: count the request. ST_OK: *out is the caller's. ST_NEED_GIL: dial (counted; end it by pool_dialed or
-# pool_dial_failed). ST_MORE: at the limit, call again with a waiter; with one: queued, or told at once (W_CLOSED) that
-# close(cancel=True) ended everything. ST_CLOSED. ST_AGAIN: the host was folded.
-cdef int pool_checkout(Pool p, HostSlots* h, Holder* holder, Waiter* w, bint first, int64_t now, Slot** out, Slot** dead) noexcept nogil
-# A dialing request joins the queue for whatever is given back first: ST_OK: there was one on offer, *out; else ST_MORE, as above.
-cdef int pool_race(Pool p, HostSlots* h, Waiter* w, int64_t now, Slot** out, Slot** dead) noexcept nogil
-# Leave the queue. Says what was granted meanwhile: W_QUEUED (nothing), W_CONN, W_DIAL, W_CLOSED.
-cdef int pool_leave(Pool p, HostSlots* h, Waiter* w) noexcept nogil
-cdef int pool_waiter_state(Pool p, Waiter* w) noexcept nogil
-# A dial ended well: the connection is registered and the caller's (holder given), or idle at once (holder NULL). It is
-# interrupted at once where close(cancel=True) came meanwhile.
-cdef void pool_dialed(Pool p, Host host, Poolable c, Holder* holder, int64_t now, Slot** dead)
-cdef void pool_dial_failed(Pool p, HostSlots* h) noexcept nogil
-# Give back: verdict RE_REUSE, or the reason against it. Returns RE_REUSE, or why it is closed. `idle_limit`: ns it may idle at most,
-# -1 none. `used`: it carried a request; else it was found dead, or came too late to be wanted. Each taking is also a reference on
-# the slot, which slot_release ends.
-cdef int pool_give(Pool p, Slot* s, int verdict, int64_t idle_limit, bint used, int64_t now, Slot** dead) noexcept nogil
-cdef void slot_release(Slot* s) noexcept nogil
-cdef void pool_count(Pool p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil     # adds n to one of h's counters
-cdef void pool_mark_unread(Pool p, Holder* holder) noexcept nogil
 # The janitor's step: expired, and dead idle connections. Returns how many are idle after it.
-cdef int pool_sweep(Pool p, int64_t now, Slot** dead) noexcept nogil
-# Close descriptors of a dead chain (any thread, no lock held); then, with the GIL, drop the pool's references.
-cdef void bury(Slot* dead) noexcept nogil
-cdef void reap(Slot* dead)
+cdef int pool_sweep(PoolCore p, int64_t now, Slot** dead) noexcept nogil

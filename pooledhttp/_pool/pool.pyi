@@ -1,15 +1,11 @@
-from typing import Any
-
-from pooledhttp._pool.stats import CLOSE_REASONS as CLOSE_REASONS
+from pooledhttp._pool.core import Host as Host
+from pooledhttp._pool.core import PoolCore
+from pooledhttp._pool.core import live as live
 from pooledhttp._pool.stats import PoolStats
 
-class Host:
-    key: str
-    dial_spec: Any
-    def __new__(cls, key: str) -> Host: ...
+__all__ = ["Host", "Pool", "gil_releases", "live"]
 
-class Pool:
-    watched: bool
+class Pool(PoolCore):
     def __new__(cls, *, max_idle: int = 200, max_idle_per_host: int = 100, max_per_host: int = 0, idle_timeout: float | None = 90.0,
                 lifetime: float | None = None, fifo: bool = False, max_hosts: int = 1024) -> Pool: ...
     def host(self, key: str) -> Host: ...
@@ -24,5 +20,4 @@ class Pool:
     def idle(self) -> int: ...
     def stats(self) -> PoolStats: ...
 
-def live() -> dict[str, int]: ...
 def gil_releases() -> int: ...

@@ -6,10 +6,11 @@ from libc.string cimport memset
 from pooledhttp._core.poolable cimport Holder, Poolable, Slot
 from pooledhttp._core.runtime cimport WakeHandle, wake_clear
 from pooledhttp._core.status cimport RE_ERROR, ST_AGAIN, ST_CLOSED, ST_EOF, ST_MORE, ST_NEED_GIL, ST_OK
-from pooledhttp._pool.pool cimport (
-    W_CLOSED, W_CONN, W_DIAL, W_OUT, W_QUEUED, Host, Pool, Waiter, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_give,
-    pool_leave, pool_mark_unread, pool_race, pool_waiter_state, reap, slot_release,
+from pooledhttp._pool.core cimport (
+    W_CLOSED, W_CONN, W_DIAL, W_OUT, W_QUEUED, Host, Waiter, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_give, pool_leave,
+    pool_mark_unread, pool_race, pool_waiter_state, reap, slot_release,
 )
+from pooledhttp._pool.pool cimport Pool
 from pooledhttp._pool.stats import CLOSE_REASONS
 
 cdef dict OUTCOMES = {ST_OK: "conn", ST_NEED_GIL: "dial", ST_MORE: "wait", ST_CLOSED: "closed", ST_AGAIN: "folded"}

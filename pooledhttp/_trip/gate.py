@@ -23,7 +23,7 @@ _BROKEN = {
     1: "the server closed the connection in the middle of the response's head",
     2: "the response's body was cut short: {left} bytes were still to come",
     3: "the response's chunked body was cut short",
-    4: "the server sent more than 32 interim responses",
+    4: "the server sent more than 32 interim responses, or too many bytes of them",
 }
 _DOING = {
     "pool": "waiting for a connection",
@@ -89,8 +89,9 @@ def tls_cut(phase: str, conn: ConnInfo | None) -> errors.TransportError:
     return errors.ReadError(f"{what} while {_DOING[phase]}", phase=phase, conn=conn)
 
 
-def stale(cause: str, conn: ConnInfo | None, why: str) -> errors.StaleConnectionError:
-    """A reused connection died before the first byte, and the request may not go again."""
+def stale(err: int, conn: ConnInfo | None, why: str) -> errors.StaleConnectionError:
+    """A reused connection died (`err`: its errno, 0 for an orderly close) before the first byte, and the request may not go again."""
+    cause = os.strerror(err) if err else "closed by the server"
     return errors.StaleConnectionError(f"the reused connection died before the answer ({cause}); not sent again: {why}", phase="headers", conn=conn)
 
 

@@ -4,7 +4,8 @@ from pooledhttp._conn.connection cimport Exchange
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.poolable cimport Slot
 from pooledhttp._core.runtime cimport WakeHandle
-from pooledhttp._pool.pool cimport Host, Pool, Waiter
+from pooledhttp._pool.core cimport Host, Waiter
+from pooledhttp._pool.pool cimport Pool
 
 
 cdef class Reply(Exchange):
@@ -16,6 +17,8 @@ cdef class Reply(Exchange):
     cdef Slot* slot                # held until the connection is given back
     cdef Slot* dead                # to be reaped once the GIL is held
     cdef bint first                # the request is not counted yet
+    cdef bint may_retry            # Transport(retry_stale=True)
+    cdef int busy                  # atomic: threads inside read or close
     cdef bint gave                 # the connection was given back; its slot is still referenced
     cdef Waiter waiter
     cdef Canceller cancel
@@ -33,7 +36,9 @@ cdef class Reply(Exchange):
     cdef object _check(self)
     cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1
     cdef Py_ssize_t _read_on(self, char* at, Py_ssize_t n) except -1
-    cdef object _resolve(self, int st)
+    cdef object _enter(self)
+    cdef object _leave(self)
+    cdef object _close(self)
     cdef bytes _fallback_read(self, Py_ssize_t n)
     cdef void give(self, int verdict, int64_t idle_limit, bint used) noexcept nogil
     cdef object settle(self)
@@ -41,6 +46,7 @@ cdef class Reply(Exchange):
     cdef object finish(self)
     cdef object abort(self, int reason)
     cdef int resolve(self, int st) except 0
+    cdef object obey(self)
     cdef object failure(self, int st)
     cdef int next_piece(self) except 0
     cdef bytes raw(self)

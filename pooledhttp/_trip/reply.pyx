@@ -9,14 +9,14 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection
-from pooledhttp._core.compat cimport ph_gil_releases, ph_now
+from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
 from pooledhttp._core.status cimport (
     LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL, ST_NOMEM,
     ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.tls cimport TlsStream
-from pooledhttp._pool.pool cimport bury, pool_count, pool_give, reap, slot_release
+from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, reap, slot_release
 
 from pooledhttp import errors
 from pooledhttp._core.runtime import current_wake
@@ -107,16 +107,20 @@ cdef class Reply(Exchange):
         cdef Py_ssize_t got
         if n < 1:
             raise ValueError("n must be at least 1")
-        if self.framing == FR_FALLBACK and self.stage != XS_DONE:
-            return self._fallback_read(n)
-        b = c_bytes_new(NULL, n)
+        self._enter()
         try:
-            got = self._read(c_bytes_at(b), n)
-            if got < n:
-                _PyBytes_Resize(&b, got)
-            return <object>b
+            if self.framing == FR_FALLBACK and self.stage != XS_DONE:
+                return self._fallback_read(n)
+            b = c_bytes_new(NULL, n)
+            try:
+                got = self._read(c_bytes_at(b), n)
+                if got < n:
+                    _PyBytes_Resize(&b, got)
+                return <object>b
+            finally:
+                Py_XDECREF(b)
         finally:
-            Py_XDECREF(b)
+            self._leave()
 
     def readinto(self, buffer) -> int:
         """Fill `buffer` (writable, contiguous) with bytes of the body as they arrive: how many, 0 at its end."""
@@ -125,25 +129,46 @@ cdef class Reply(Exchange):
         cdef bytes data
         if m.nbytes == 0:
             return 0
-        if self.framing == FR_FALLBACK and self.stage != XS_DONE:
-            data = self._fallback_read(m.nbytes)
-            m[:len(data)] = data
-            return len(data)
         view = m
-        return self._read(<char*>&view[0], m.nbytes)
+        self._enter()
+        try:
+            if self.framing == FR_FALLBACK and self.stage != XS_DONE:
+                data = self._fallback_read(m.nbytes)
+                m[:len(data)] = data
+                return len(data)
+            return self._read(<char*>&view[0], m.nbytes)
+        finally:
+            self._leave()
 
     def read_all(self, int64_t limit=-1) -> bytes:
         """The rest of the body; over `limit` bytes (-1: none) it is a `ResponseTooLarge`."""
-        self._check()
-        if self.cancel is None:
-            return self.read_rest(limit)
-        with Obeying(self):
-            return self.read_rest(limit)
+        self._enter()
+        try:
+            self._check()
+            if self.cancel is None:
+                return self.read_rest(limit)
+            with Obeying(self):
+                return self.read_rest(limit)
+        finally:
+            self._leave()
+
+    cdef object _enter(self):
+        # One thread at a time: there is one buffer and one connection, and the first to see the end gives both back.
+        if ph_add_int(&self.busy, 1) != 1:
+            ph_add_int(&self.busy, -1)
+            raise errors.StreamError("another thread reads this response")
+
+    cdef object _leave(self):
+        ph_add_int(&self.busy, -1)
+        if self.closed and self.slot != NULL:
+            self.close()                   # asked for meanwhile
 
     cdef object _check(self):
+        if self.stage == XS_DONE:
+            return
         if self.failed is not None:
             raise self.failed
-        if self.closed and self.stage != XS_DONE:
+        if self.closed or self.slot == NULL:
             raise errors.StreamClosed("the response is closed")
 
     cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1:
@@ -169,15 +194,7 @@ cdef class Reply(Exchange):
                 data = self._fallback_read(n)
                 memcpy(at, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
                 return PyBytes_GET_SIZE(data)
-            self._resolve(<int>r)
-
-    cdef object _resolve(self, int st):
-        try:
-            self.resolve(st)
-        except BaseException as e:
-            if isinstance(e, errors.Error):
-                self.failed = e
-            raise
+            self.resolve(<int>r)
 
     cdef bytes _fallback_read(self, Py_ssize_t n):
         cdef bytes data
@@ -185,25 +202,41 @@ cdef class Reply(Exchange):
         if self.cancel is not None and self.wake == NULL:
             with Obeying(self):
                 return self._fallback_read(n)
-        try:
-            data = self.rest if self.rest is not None else self.fallback_data()
-        except errors.Error as e:
-            self.failed = e
-            raise
+        data = self.rest if self.rest is not None else self.fallback_data()
         self.rest = data[n:] if len(data) > n else None
         if not data:
             self.finish()
         return data[:n] if len(data) > n else data
 
     def close(self) -> None:
-        """Give the connection back where the rest of the body has already arrived (up to 256 KiB), else close it. Never waits."""
+        """Give the connection back where the rest of the body has already arrived (up to 256 KiB), else close it. Never waits.
+
+        Where another thread is just reading, its read ends with StreamClosed, or with what had arrived.
+        """
+        self.closed = True
+        if ph_add_int(&self.busy, 1) == 1:
+            try:
+                self._close()
+            finally:
+                ph_add_int(&self.busy, -1)
+            return
+        ph_add_int(&self.busy, -1)
+        cdef Slot* s = self.slot
+        if s == NULL:
+            return
+        ph_add_int(&s.refs, 1)             # the reader may give its own back at any time
+        with nogil:
+            pool_interrupt(self.pool, s)
+            slot_release(s)
+
+    cdef object _close(self):
         cdef char* scratch
         cdef ssize_t r
         cdef size_t seen = 0
-        self.closed = True
         if self.slot == NULL:
             return
-        if self.framing == FR_FALLBACK or self.failed is not None or self.sending:
+        if (self.framing == FR_FALLBACK or self.failed is not None or self.sending or self.slot.interrupted
+                or (self.framing == FR_LENGTH and self.left > DRAIN)):
             self.abort(RE_DRAIN_LIMIT)
             return
         self.deadline = WHAT_IS_THERE
@@ -292,7 +325,10 @@ cdef class Reply(Exchange):
         # Do what the exchange waits for, so that it can be called again; or raise, the connection closed.
         try:
             if st == ST_NEED_GIL:
-                return self.next_piece()
+                self.next_piece()
+                # A request that the iterator made on this thread may have taken the wake-up that was meant for us.
+                self.obey()
+                return 1
             if st == ST_INTR:
                 PyErr_CheckSignals()
                 return 1
@@ -300,18 +336,28 @@ cdef class Reply(Exchange):
                 # Cleared first, looked at second: a cancel in between signals again.
                 with nogil:
                     wake_clear(self.wake)
-                if self.cancel is not None and self.cancel.is_cancelled():
-                    raise gate.cancelled(PHASES[self.phase], self.cancel.reason, self.conn)
+                self.obey()
                 return 1
             raise self.failure(st)
         except BaseException as e:
+            if isinstance(e, errors.Error):
+                self.failed = e
+            else:
+                # A signal's handler, or the upload's iterator: what is read next must not look like the body's end.
+                self.failed = errors.StreamClosed(f"the response is closed: {type(e).__name__} broke off its reading")
             self.abort(RE_TIMEOUT if st == ST_TIMEOUT else RE_SERVER_CLOSED if st == ST_STALE else
                        RE_CANCELLED if st == ST_INTR or st == ST_WOKEN else RE_ERROR)
             raise
 
+    cdef object obey(self):
+        if self.cancel is not None and self.cancel.is_cancelled():
+            raise gate.cancelled(PHASES[self.phase], self.cancel.reason, self.conn)
+
     cdef object failure(self, int st):
         phase = PHASES[self.phase]
         conn = self.conn
+        if self.closed:
+            return errors.StreamClosed("the response was closed while it was read")
         if self.slot != NULL and self.slot.interrupted:
             return gate.cancelled(phase, "the transport was closed", conn)
         if st == ST_TIMEOUT:
@@ -320,8 +366,13 @@ cdef class Reply(Exchange):
             limits = (0, self.limits.pool, self.limits.connect, self.limits.tls, self.limits.header, self.limits.read, self.limits.write)
             return gate.timed_out(self.limit, phase, limits[self.limit] / 1e9, conn)
         if st == ST_STALE:
-            why = "its method is not idempotent" if not self.flags & FLAG_REPLAY else "its body cannot be sent twice"
-            return gate.stale("closed by the server", conn, why)
+            if not self.may_retry:
+                why = "retry_stale is off"
+            elif self.any_sent and not self.flags & FLAG_REPLAY:
+                why = "its method is not idempotent"
+            else:
+                why = "its body cannot be sent twice"
+            return gate.stale(self.err, conn, why)
         if st == ST_EOF:
             return gate.no_answer(conn)
         if st == ST_PROTO:
@@ -437,7 +488,7 @@ cdef class Reply(Exchange):
             self.sending = False
             self.send_broke = True
             self.has_pieces = False
-        if self.max_body >= 0 and head.content_length > self.max_body and not self.no_body_method:
+        if self.max_body >= 0 and head.content_length > self.max_body and not self.no_body_method and head.status not in (204, 304):
             raise self.failure(ST_TOO_LARGE)
         return 1
 
@@ -479,8 +530,8 @@ cdef class Reply(Exchange):
         except errors.Error as e:
             if e.conn is None:
                 e.conn = self.conn
-            if self.slot != NULL:
-                self.abort(RE_ERROR)
+            self.failed = e
+            self.abort(RE_ERROR)
             raise
 
     cdef bytes read_rest(self, int64_t limit):

@@ -21,3 +21,4 @@ cdef class Tripper:
     cdef int wait_turn(self, Reply x) except? -99
     cdef int took(self, Reply x, Slot* s) except? -99
     cdef int dial(self, Reply x) except? -99
+    cdef object refuse(self, Reply x, int state)

@@ -18,10 +18,11 @@ from pooledhttp._core.status cimport (
 )
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
-from pooledhttp._pool.pool cimport (
-    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, Pool, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_leave, pool_mark_unread,
-    pool_race, pool_waiter_state, reap, slot_release,
+from pooledhttp._pool.core cimport (
+    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_leave, pool_mark_unread, pool_race,
+    pool_waiter_state, reap, slot_release,
 )
+from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Obeying, Reply
 
 from pooledhttp import errors
@@ -77,6 +78,7 @@ cdef class Tripper:
         x.max_body = max_body
         x.max_head = self.max_head
         x.first = True
+        x.may_retry = self.retry_stale
         if body is not None:
             if type(body) is bytes:
                 x.body = <bytes>body
@@ -154,13 +156,11 @@ cdef class Tripper:
     cdef int judge(self, Reply x, int st) noexcept nogil:
         # A reused connection that dies before the first byte of the answer was stale. Tried again where nothing was written, or the
         # request is idempotent (RFC 9112 section 9.3.1), and its body is at hand.
-        if x.any_received or not x.reused or not self.retry_stale or (st != ST_EOF and st != ST_IO and st != ST_TLS):
+        if x.any_received or not x.reused or x.slot.interrupted or (st != ST_EOF and st != ST_IO and st != ST_TLS):
             return st
-        if x.any_sent and not x.flags & FLAG_REPLAY:
+        x.err = (<Connection>x.slot.owner).stream.err if st == ST_IO else 0
+        if not x.may_retry or (x.any_sent and not x.flags & FLAG_REPLAY):
             return ST_STALE
-        if x.slot.interrupted:
-            return st
-        x.err = st
         if x.pieces is not None:
             return ST_STALE
         x.give(RE_SERVER_CLOSED, -1, True)
@@ -243,10 +243,8 @@ cdef class Tripper:
         return x
 
     cdef bint may_begin_again(self, Reply x) except -1:
-        if x.any_sent and not x.flags & FLAG_REPLAY:
+        if not x.may_retry or (x.any_sent and not x.flags & FLAG_REPLAY):
             return False
-        if x.pieces is None:
-            return True
         if not x.source_body.rewind():
             return False
         x.pieces = x.piece = None
@@ -277,12 +275,15 @@ cdef class Tripper:
             st = pool_checkout(self.pool, &x.host.h, &x.holder, &x.waiter, x.first, now, &s, &x.dead)
             if st == ST_OK or st == ST_NEED_GIL or st == ST_MORE:
                 x.first = False
+            if x.dead != NULL:
+                bury(x.dead)
         if st == ST_OK:
             return self.took(x, s)
         if st != ST_MORE:
             return st
         try:
-            while True:
+            # Looked at first: a cancel before the clearing above has signalled in vain.
+            while x.cancel is None or not x.cancel.is_cancelled():
                 with nogil:
                     while True:
                         st = sock_wait(x.waiter.wake.rd, WAIT_READ, until, NULL, &err)
@@ -300,8 +301,6 @@ cdef class Tripper:
                 if st == ST_TIMEOUT:
                     passed = True
                     break
-                if x.cancel is not None and x.cancel.is_cancelled():
-                    break
                 PyErr_CheckSignals()
                 if st == ST_IO:
                     raise OSError(err, "waiting for a connection failed")
@@ -313,24 +312,31 @@ cdef class Tripper:
                 pool_count(self.pool, &x.host.h, &x.host.h.wait_ns, <uint64_t>(ph_now() - began))
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
+        if x.cancel is not None and x.cancel.is_cancelled():
+            self.refuse(x, state)
+            raise gate.cancelled("pool", x.cancel.reason, None)
         if state == W_CONN:
             return self.took(x, x.waiter.slot)
         if state == W_DIAL:
             return ST_NEED_GIL
         if state == W_CLOSED:
             raise gate.cancelled("pool", "the transport was closed", None)
-        if passed:
-            detail = gate.pool_full((ph_now() - began) / 1e9, x.host.key, self.pool.max_per_host, self.pool.holders(x.host))
-            if x.limit == LIM_TOTAL:
-                raise gate.deadline_passed(x.source, "pool", None, detail)
-            raise gate.timed_out(LIM_POOL, "pool", x.limits.pool / 1e9, None, detail)
-        raise gate.cancelled("pool", x.cancel.reason, None)
+        assert passed
+        detail = gate.pool_full((ph_now() - began) / 1e9, x.host.key, self.pool.max_per_host, self.pool.holders(x.host))
+        if x.limit == LIM_TOTAL:
+            raise gate.deadline_passed(x.source, "pool", None, detail)
+        raise gate.timed_out(LIM_POOL, "pool", x.limits.pool / 1e9, None, detail)
 
     cdef object forgo(self, Reply x):
         """Leave the queue; what was granted in the last moment goes to the next."""
         cdef int state
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
+        self.refuse(x, state)
+
+    cdef object refuse(self, Reply x, int state):
+        # What the queue granted, and nobody wants.
+        with nogil:
             if state == W_CONN:
                 x.slot = x.waiter.slot
                 x.gave = False
@@ -357,7 +363,6 @@ cdef class Tripper:
         cdef int st, state
         cdef int64_t now = ph_now()
         cdef H1Connection c
-        cdef bint racing = not self.close_each
         x.t_pool = now - x.t_start
         try:
             if x.wake_handle is None:
@@ -368,17 +373,18 @@ cdef class Tripper:
             if x.host.dial_spec is None:
                 x.host.dial_spec = self.dial_spec(x.host.key, x.host_name, x.port)
             dial = self.new_dial(x.host.dial_spec, x.limits)
-            if racing:
-                with nogil:
-                    st = pool_race(self.pool, &x.host.h, &x.waiter, now, &s, &x.dead)
-                if st == ST_OK:
-                    with nogil:
-                        pool_dial_failed(self.pool, &x.host.h)
-                    return self.took(x, s)
+            with nogil:
+                st = pool_race(self.pool, &x.host.h, &x.waiter, now, &s, &x.dead)
+                if x.dead != NULL:
+                    bury(x.dead)
         except BaseException:
             with nogil:
                 pool_dial_failed(self.pool, &x.host.h)
             raise
+        if st == ST_OK:
+            with nogil:
+                pool_dial_failed(self.pool, &x.host.h)
+            return self.took(x, s)
         try:
             stream = dial.run(x.deadline, lambda: self.woken(x))
         except BaseException as e:
@@ -388,8 +394,7 @@ cdef class Tripper:
             if state == W_CONN:
                 if isinstance(e, errors.ConnectError):
                     return self.took(x, x.waiter.slot)       # the dial failed, but a connection came free
-                x.waiter.state = W_CONN
-                self.forgo(x)
+                self.refuse(x, state)
             if not isinstance(e, Exception) or isinstance(e, errors.Error):
                 raise
             phase = getattr(e, "phase", None)
@@ -401,6 +406,9 @@ cdef class Tripper:
         if stream is None:
             if state == W_CONN:
                 self.adopt(dial, x.host)
+                if x.cancel is not None and x.cancel.is_cancelled():
+                    self.refuse(x, state)
+                    raise gate.cancelled("connect", x.cancel.reason, None)
                 return self.took(x, x.waiter.slot)
             dial.abandon()
             with nogil:
@@ -414,8 +422,7 @@ cdef class Tripper:
         x.t_tls = timings.get("tls", 0)
         if state == W_CONN:
             # Both at once: ours serves this request, the other goes to the next.
-            x.waiter.state = W_CONN
-            self.forgo(x)
+            self.refuse(x, state)
         c = H1Connection(stream, dial.info)
         pool_dialed(self.pool, x.host, c, &x.holder, ph_now(), &x.dead)
         x.slot = &c.slot

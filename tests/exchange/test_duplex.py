@@ -10,12 +10,14 @@ import pytest
 
 from pooledhttp import Client, NetworkError, ReadError, Timeout, WriteError, WriteTimeout
 from tests.exchange.support import closed, until
+from tests.support.ca import Authority
 from tests.support.peer import ClientGone, Conn, Peer, chunked, header, respond
 from tests.support.processes import read_line, spawn_python
 from tests.support.pyserver import pattern
 
 MakePeer = Callable[..., Peer]
 MIB = 1 << 20
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BIG = 16 * MIB              # more than the sockets of both sides hold
 
 
@@ -80,9 +82,9 @@ def test_a_refusal_that_is_read_as_a_stream(peer: MakePeer, client: Client, body
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("answer", [respond(b"early"), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"ear", b"ly"),
+@pytest.mark.parametrize("answer", [respond(b"early"), CHUNKED + chunked(b"ear", b"ly"),
                                     b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 5\r\n\r\nearly", respond(pattern(500_000)),
-                                    b"HTTP/1.1 204 No\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"early", trailers=b"A: b\r\n")],
+                                    b"HTTP/1.1 204 No\r\n\r\n", CHUNKED + chunked(b"early", trailers=b"A: b\r\n")],
                          ids=["length", "chunked", "obs-fold", "large", "204", "trailers"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_an_early_answer_that_is_no_refusal_lets_both_directions_finish(peer: MakePeer, client: Client, body: Callable[[int], Any], answer: bytes,
@@ -153,6 +155,72 @@ def test_an_echo_never_deadlocks(peer: MakePeer, client: Client, body: Callable[
             got = b"".join(r.iter_bytes()) if streamed else r.content
         assert got == expected
     assert (server.accepted, closed(client.transport.stats())) == (1, {})
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("body", BODIES)
+def test_tls_an_echo_never_deadlocks(peer: MakePeer, new_client: Callable[..., Client], ca: Authority, body: Callable[[int], Any], streamed: bool) -> None:
+    total = 4 * MIB
+    expected = pattern(total) if body is of_bytes else b"".join(generated(total))
+    server = peer(echo, tls=ca.server())
+    client = new_client(verify=str(ca.pem))
+    for _ in range(2):
+        with client.stream("POST", server.url(), content=body(total)) if streamed else client.post(server.url(), content=body(total)) as r:
+            got = b"".join(r.iter_bytes()) if streamed else r.content
+        assert got == expected
+    assert (server.accepted, closed(client.transport.stats())) == (1, {})
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_tls_a_refusal_while_we_send_is_the_answer(peer: MakePeer, new_client: Callable[..., Client], ca: Authority, body: Callable[[int], Any]) -> None:
+    def script(conn: Conn, i: int) -> None:
+        conn.recv_head()
+        conn.send(respond(b"too much", 413))
+        conn.recv_until_closed()
+
+    server = peer(script, tls=ca.server())
+    r = new_client(verify=str(ca.pem)).post(server.url(), content=body(BIG))
+    assert (r.status_code, r.content) == (413, b"too much")
+    server.wait_closed(0)
+    assert len(server.conns[0].received) < BIG
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("size", [39_000, 60_000, 90_000, 300_000])
+def test_an_early_answer_with_a_large_head(peer: MakePeer, client: Client, body: Callable[[int], Any], size: int) -> None:
+    """Larger than what a buffer has room for beside a request that is not sent yet."""
+    total = 4 * MIB
+    head = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-Large: " + b"h" * size + b"\r\nContent-Length: 100000\r\n\r\n"
+
+    def script(conn: Conn, i: int) -> None:
+        while True:
+            request = conn.recv_head()
+            conn.send(head + pattern(100_000))
+            conn.recv_body(request)
+
+    server = peer(script)
+    for fields in ({}, {"X-Ours": "o" * 38_000}, {"X-Ours": "o" * 200_000}):
+        r = client.post(server.url(), content=body(total), headers=fields)
+        assert (r.content, len(r.headers["X-Large"])) == (pattern(100_000), size)
+    assert (server.accepted, closed(client.transport.stats())) == (1, {})
+
+
+def test_what_follows_an_early_answer_is_no_answer_to_the_next_request(peer: MakePeer, client: Client) -> None:
+    def script(conn: Conn, i: int) -> None:
+        head = conn.recv_head()
+        if b"/next" in head:
+            conn.send(respond(b"next"))
+            return
+        conn.send(respond(b"early"))
+        conn.recv_exact(1000)
+        conn.send(respond(b"evil"))
+        conn.recv_until_closed()
+
+    server = peer(script)
+    r = client.post(server.url(), content=generated(BIG))
+    assert r.content == b"early"
+    assert client.get(server.url("/next")).content == b"next"
+    assert server.accepted == 2
 
 
 MEMORY = """

@@ -254,7 +254,7 @@ def test_a_flood_of_interim_responses_ends(peer: Callable[..., Peer], client: Cl
         while True:
             conn.send(interim * 10)
 
-    with pytest.raises(RemoteProtocolError, match="more than 32 interim responses") as e:
+    with pytest.raises(RemoteProtocolError, match="interim") as e:
         client.get(peer(script).url())
     assert e.value.phase == "headers"
     assert closed(client.transport.stats()) == {"error": 1}

@@ -91,17 +91,12 @@ def test_small_pieces_come_as_they_arrive(unix: Unix) -> None:
     peer, client = unix(script)
     for target in ("/chunked", "/length"):
         with client.stream("GET", peer.url(target)) as r:
+            pieces = r.iter_bytes()
             for n in range(10):
-                assert next(r.iter_bytes() if n == 0 else pieces) == b"%03d" % n
-                if n == 0:
-                    pieces = iter_on(r)
+                assert next(pieces) == b"%03d" % n
                 got.release()
+            assert next(pieces, None) is None
     assert peer.accepted == 1
-
-
-def iter_on(r: Response) -> Any:
-    while piece := r._reply.read(65536):
-        yield piece
 
 
 @pytest.mark.parametrize("how", ["length", "chunked"])
@@ -263,26 +258,28 @@ class Broken(Exception):
 def test_a_signals_exception_in_a_read_does_not_look_like_the_bodys_end(peer: MakePeer, client: Client, how: str) -> None:
     heads = {"length": OK + b"Content-Length: 10\r\n\r\n", "chunked": CHUNKED + b"A\r\n", "obs-fold": OK + b"X: a\r\n b\r\nContent-Length: 10\r\n\r\n",
              "until-close": OK + b"\r\n"}
-    here = threading.get_native_id()
+    here = threading.get_ident()
 
     def script(conn: Conn, i: int) -> None:
         conn.recv_request()
         conn.send(heads[how] + b"half")
-        blocked.wait(10)
-        # Now, or as soon as the read is entered: the handler runs in the main thread in either case.
-        signal.pthread_kill(threading.main_thread().ident or here, signal.SIGUSR1)
+        entered.wait(10)
+        while not handled.wait(0.01):
+            signal.pthread_kill(here, signal.SIGUSR1)
         conn.recv_until_closed()
 
     def handler(number: int, frame: Any) -> None:
-        raise Broken
+        if not handled.is_set():
+            handled.set()
+            raise Broken
 
-    blocked = threading.Event()
+    entered, handled = threading.Event(), threading.Event()
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         r = client.get(peer(script).url(), stream=True)
         assert r.read(4) == b"half"
         with pytest.raises(Broken):
-            blocked.set()
+            entered.set()
             r.read(4)
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -296,7 +293,8 @@ def test_a_signals_exception_in_a_read_does_not_look_like_the_bodys_end(peer: Ma
 @pytest.mark.parametrize("how", ["length", "chunked", "obs-fold"])
 def test_another_thread_closes_while_one_reads(unix: Unix, how: str) -> None:
     """The reader ends at once, and nothing that it still does reaches another exchange."""
-    heads = {"length": OK + b"Content-Length: 1000000\r\n\r\n", "chunked": CHUNKED + b"FFFFF\r\n", "obs-fold": OK + b"X: a\r\n b\r\nContent-Length: 100\r\n\r\n"}
+    heads = {"length": OK + b"Content-Length: 1000000\r\n\r\n", "chunked": CHUNKED + b"FFFFF\r\n",
+             "obs-fold": OK + b"X: a\r\n b\r\nContent-Length: 100\r\n\r\n"}
 
     def script(conn: Conn, i: int) -> None:
         head, _ = conn.recv_request()

@@ -17,7 +17,7 @@ HOT: dict[str, set[str]] = {
     "_proto/head.pyx": {"parse_head"},
     "_proto/chunked.pyx": {"chunked_feed"},
     "_net/tcp.pyx": {"sock_recv", "sock_try_send", "sock_probe", "sock_wait", "recv_into", "try_send", "probe"},
-    "_pool/pool.pyx": {"pool_checkout", "pool_give", "_take_locked", "_claim_locked", "_serve_locked", "_settle_locked"},
+    "_pool/core.pyx": {"pool_checkout", "pool_give", "pool_lock", "pool_unlock", "_take_locked", "_serve_locked", "_settle_locked"},
     "_conn/h1.pyx": {"begin", "exchange", "fill", "head_done", "small_body", "read_chunked", "reuse_verdict", "verdict", "probe"},
     "_trip/trip.pyx": {"run", "attempt"},
 }
