@@ -19,8 +19,8 @@ from pooledhttp._core.status cimport (
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
 from pooledhttp._pool.core cimport (
-    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_leave, pool_mark_unread, pool_race,
-    pool_waiter_state, reap, slot_release,
+    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_keep_place, pool_leave,
+    pool_mark_unread, pool_race, pool_waiter_state, reap, slot_release,
 )
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Obeying, Reply
@@ -133,10 +133,7 @@ cdef class Tripper:
         if probe:
             st = (<Connection>x.slot.owner).probe()
             if st != ST_OK:
-                x.give(RE_SERVER_CLOSED, -1, False)
-                slot_release(x.slot)
-                x.slot = NULL
-                return ST_AGAIN
+                return self.replace(x, False)
         st = (<Connection>x.slot.owner).begin(x)
         if st != ST_OK:
             return st
@@ -163,11 +160,17 @@ cdef class Tripper:
             return ST_STALE
         if x.pieces is not None:
             return ST_STALE
-        x.give(RE_SERVER_CLOSED, -1, True)
-        pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
+        return self.replace(x, True)
+
+    cdef int replace(self, Reply x, bint retried) noexcept nogil:
+        # x's reused connection was dead. ST_AGAIN: find another; ST_NEED_GIL: dial, its place is kept.
+        cdef int st = ST_NEED_GIL if pool_keep_place(self.pool, x.slot) else ST_AGAIN
+        x.give(RE_SERVER_CLOSED, -1, retried)
+        if retried:
+            pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
         slot_release(x.slot)
         x.slot = NULL
-        return ST_AGAIN
+        return st
 
     # --- with the GIL --------------------------------------------------------------------------------------------------
 
@@ -221,11 +224,7 @@ cdef class Tripper:
                 break
             if st == ST_STALE and self.may_begin_again(x):
                 with nogil:
-                    x.give(RE_SERVER_CLOSED, -1, True)
-                    pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
-                    slot_release(x.slot)
-                x.slot = NULL
-                st = ST_AGAIN
+                    st = self.replace(x, True)
                 continue
             x.resolve(st)
             with nogil:
