@@ -41,7 +41,7 @@ def timed(call: Callable[[], Any], error: type[Exception]) -> float:
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize("before", [60, (60, 60), None, 0.7], ids=repr)
+@pytest.mark.parametrize("before", [60, None], ids=repr)
 def test_an_earlier_limit_does_not_lengthen_a_later_one(pair: tuple[Client, Peer], before: Any) -> None:
     client, server = pair
     late = []
@@ -55,7 +55,7 @@ def test_an_earlier_limit_does_not_lengthen_a_later_one(pair: tuple[Client, Peer
     assert sorted(late)[1] < LATE
 
 
-@pytest.mark.parametrize("after", [None, 60, (60, 60), 3], ids=repr)
+@pytest.mark.parametrize("after", [None, (60, 60)], ids=repr)
 def test_an_earlier_limit_does_not_shorten_a_later_one(pair: tuple[Client, Peer], after: Any) -> None:
     client, server = pair
     for limit in (0.3, 0.1, 0.3):
