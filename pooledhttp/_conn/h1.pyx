@@ -8,8 +8,8 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
-    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE,
-    WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
+    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_SAID_CLOSE, FLAG_STREAM,
+    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_take
@@ -493,8 +493,8 @@ cdef class H1Connection(Connection):
             idle_limit[0] = (seconds - 1 if seconds < 1000000 else 1000000) * 1000000000
         else:
             idle_limit[0] = 500000000
-        return reuse_verdict(ex.stage == XS_DONE, ex.send_broke, ex.hi > ex.lo, (ex.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE)) != 0, ex.facts.minor, ex.facts.conn_close != 0,
-                             ex.facts.conn_keep_alive != 0, ex.framing == FR_CLOSE, seconds)
+        return reuse_verdict(ex.stage == XS_DONE, ex.send_broke, ex.hi > ex.lo, (ex.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE)) != 0, ex.facts.minor,
+                             ex.facts.conn_close != 0, ex.facts.conn_keep_alive != 0, ex.framing == FR_CLOSE, seconds)
 
 
 def verdict_of(*, bint done=True, bint send_broke=False, bint leftover=False, bint asked_close=False, int minor=1, bint conn_close=False,
