@@ -102,8 +102,9 @@ cdef int pool_give(PoolCore p, Slot* s, int verdict, int64_t idle_limit, bint us
 # room that the dead one leaves is then this request's, as a dial of its own; first come, first served.
 cdef bint pool_keep_place(PoolCore p, Slot* s) noexcept nogil
 cdef void slot_release(Slot* s) noexcept nogil
-# Break what one connection's only user waits on, from another thread; it is closed when that user gives it back.
-cdef void pool_interrupt(PoolCore p, Slot* s) noexcept nogil
+# Break what `holder`, a connection's only user, waits on, from another thread; it is closed when given back. Does nothing where it was
+# given back already: it may be another's by now.
+cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder) noexcept nogil
 cdef void pool_count(PoolCore p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil     # adds n to one of h's counters
 cdef void pool_mark_unread(PoolCore p, Holder* holder) noexcept nogil
 # Close descriptors of a dead chain (any thread, no lock held); then, with the GIL, drop the pool's references.

@@ -431,10 +431,10 @@ cdef bint pool_keep_place(PoolCore p, Slot* s) noexcept nogil:
     return kept
 
 
-cdef void pool_interrupt(PoolCore p, Slot* s) noexcept nogil:
+cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder) noexcept nogil:
     cdef Slot* dead = NULL
     pool_lock(p)
-    if s.state != SL_ACTIVE or s.interrupted:
+    if s.state != SL_ACTIVE or s.interrupted or s.holder != <void*>holder:
         pool_unlock(p)
         return
     s.interrupted = 1

@@ -133,6 +133,8 @@ cdef class Tripper:
         if probe:
             st = (<Connection>x.slot.owner).probe()
             if st != ST_OK:
+                if (<Connection>x.slot.owner).stream.foreign:
+                    return ST_TLS
                 return self.replace(x, False)
         st = (<Connection>x.slot.owner).begin(x)
         if st != ST_OK:
@@ -155,6 +157,8 @@ cdef class Tripper:
         # request is idempotent (RFC 9112 section 9.3.1), and its body is at hand.
         if x.any_received or not x.reused or x.slot.interrupted or (st != ST_EOF and st != ST_IO and st != ST_TLS):
             return st
+        if st == ST_TLS and (<Connection>x.slot.owner).stream.foreign:
+            return st                       # a signal's handler raised, in this very thread: nothing is stale
         x.err = (<Connection>x.slot.owner).stream.err if st == ST_IO else 0
         if not x.may_retry or (x.any_sent and not x.flags & FLAG_REPLAY):
             return ST_STALE
@@ -404,14 +408,18 @@ cdef class Tripper:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:
             if state == W_CONN:
-                self.adopt(dial, x.host)
+                try:
+                    self.adopt(dial, x.host)
+                except BaseException:
+                    self.refuse(x, state)
+                    raise
                 if x.cancel is not None and x.cancel.is_cancelled():
                     self.refuse(x, state)
                     raise gate.cancelled("connect", x.cancel.reason, None)
                 return self.took(x, x.waiter.slot)
-            dial.abandon()
             with nogil:
                 pool_dial_failed(self.pool, &x.host.h)
+            dial.abandon()
             if state == W_CLOSED:
                 raise gate.cancelled("connect", "the transport was closed", None)
             raise gate.cancelled("connect", x.cancel.reason, None)
