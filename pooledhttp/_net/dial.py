@@ -393,6 +393,8 @@ class Dial:
                 self._fail(attempt.address, f"no answer in {_seconds(now - attempt.started)}")
 
     def _tried(self) -> str:
+        if len(self._failed) == 1:
+            return self._failed[0].removeprefix(f"{self.spec.where}: ")
         return "; ".join(self._failed) or "its backlog is full"
 
     def _connect_failed(self) -> None:

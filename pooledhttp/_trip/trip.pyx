@@ -327,7 +327,7 @@ cdef class Tripper:
         assert passed
         detail = gate.pool_full((ph_now() - began) / 1e9, x.host.key, self.pool.max_per_host, self.pool.holders(x.host))
         if x.limit == LIM_TOTAL:
-            raise gate.deadline_passed(x.source, "pool", None, detail)
+            raise gate.deadline_passed(x.source, "pool", None, x.limits.total / 1e9, detail)
         raise gate.timed_out(LIM_POOL, "pool", x.limits.pool / 1e9, None, detail)
 
     cdef object forgo(self, Reply x):
@@ -403,7 +403,7 @@ cdef class Tripper:
             phase = getattr(e, "phase", None)
             if phase is None:
                 raise
-            raise gate.deadline_passed(x.source, phase, None) from None
+            raise gate.deadline_passed(x.source, phase, None, x.limits.total / 1e9) from None
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:
