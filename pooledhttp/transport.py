@@ -248,6 +248,9 @@ class Transport(Tripper):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a Transport can be neither copied nor pickled: its connections are its own, and this process's")
+
     def __repr__(self) -> str:
         s = self.stats()
         return f"<Transport open={s.open} idle={s.idle}{' closed' if self.closed else ''}>"

@@ -57,6 +57,8 @@ cdef class Tripper:
         """
         cdef Reply x = Reply.__new__(Reply)
         cdef int st
+        if self.pool is None:
+            raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
         x.t_start = x.holder.since = ph_now()
         x.pool = self.pool
         x.host = self.pool.host(key)

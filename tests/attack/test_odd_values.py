@@ -1,6 +1,8 @@
 """Values that fit no clock and no C integer, and other things that callers may well give."""
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -65,3 +67,19 @@ def test_what_is_not_there_says_so(option: str) -> None:
 def test_no_connection_becomes_a_tunnel() -> None:
     with pytest.raises(LocalProtocolError, match="tunnel"):
         Request("CONNECT", "http://example.com/")
+
+
+def test_a_transport_that_was_not_made() -> None:
+    class Forgetful(Transport):
+        def __init__(self) -> None:
+            pass                                          # and not Transport's
+
+    with pytest.raises(RuntimeError, match="Forgetful.__init__"):
+        Client(transport=Forgetful()).get("http://127.0.0.1/")
+
+
+def test_a_transport_is_one_of_its_kind() -> None:
+    with Transport() as transport:
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="neither copied nor pickled"):
+                duplicate(transport)

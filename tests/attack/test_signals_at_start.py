@@ -130,3 +130,16 @@ def test_the_connection_that_won_against_a_dial_is_not_lost(hit: Callable[[str],
         second.join()
     until(lambda: client.transport.stats().dialing == 0, "the dial's end")
     assert client.transport.stats().active == 0
+
+
+def test_no_worker_of_a_map_waits_for_ever(hit: Callable[[str], None], peer: Callable[..., Peer], client: Client) -> None:
+    def script(conn: Conn, _: int) -> None:
+        while True:
+            conn.recv_head()
+            conn.send(respond(b"1"))
+
+    url = peer(script).url("/")
+    hit("pooledhttp-map-1")
+    with pytest.raises(Alarm):
+        list(client.map([url] * 8, workers=4))
+    assert [r.content for r in client.map([url] * 8, workers=4)] == [b"1"] * 8
