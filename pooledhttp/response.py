@@ -5,7 +5,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pooledhttp.errors import Error, HTTPStatusError, ResponseTooLarge, StreamClosed, StreamConsumed
+from pooledhttp.errors import Error, HTTPStatusError, ResponseTooLarge, StreamClosed, StreamConsumed, StreamError
 from pooledhttp.headers import Headers, HeaderTypes
 from pooledhttp.lines import LineSplitter, parse_links
 from pooledhttp.replies import Guard, IterReply, PickledReply, too_large
@@ -225,7 +225,8 @@ class Response:
     def _fail(self, e: BaseException) -> None:
         if isinstance(e, Error) and e.request is None:
             e.request = self.request
-        self._end(CLOSED)
+        if type(e) is not StreamError:                     # another thread reads it: that one may go on
+            self._end(CLOSED)
 
     def _unusable(self) -> Error | None:
         if self._state == CLOSED:
@@ -294,14 +295,19 @@ class Response:
         if problem is not None:
             raise problem
         parts = []
-        while size:
-            data = self._piece(CHUNK if size < 0 else min(size, 16 * CHUNK))
-            if not data:
-                self._pos = -1
-                break
-            parts.append(data)
-            if size > 0:
-                size -= len(data)
+        try:
+            while size:
+                data = self._piece(CHUNK if size < 0 else min(size, 16 * CHUNK))
+                if not data:
+                    self._pos = -1
+                    break
+                parts.append(data)
+                if size > 0:
+                    size -= len(data)
+        except BaseException as e:
+            if parts:                                      # what was read before it is lost: nothing may follow it
+                self._fail(e)
+            raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def readinto(self, buffer: Any) -> int:

@@ -9,7 +9,7 @@ cdef class Canceller:
     """Ends the exchanges that were given it, from any thread, within 50 ms; they raise `Cancelled`."""
 
     def __cinit__(self):
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()          # a finalizer may come in the midst
         self.waiting = []
 
     def cancel(self, reason=None) -> None:

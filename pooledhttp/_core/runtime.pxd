@@ -25,3 +25,7 @@ cdef void wake_clear(Wake* w) noexcept nogil
 
 cdef class WakeHandle:
     cdef Wake* w
+    cdef int depth                             # requests of this thread that wait by it, one inside another
+
+    cdef void enter(self) noexcept
+    cdef void leave(self) noexcept

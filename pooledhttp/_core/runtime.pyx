@@ -89,6 +89,15 @@ cdef class WakeHandle:
         if self.w != NULL:
             wake_drop(self.w)
 
+    cdef void enter(self) noexcept:
+        self.depth += 1
+
+    cdef void leave(self) noexcept:
+        # A request that a signal's handler makes while another of its thread waits may have taken the wake-up that was meant for that.
+        self.depth -= 1
+        if self.depth > 0:
+            wake_signal(self.w)
+
     def fileno(self) -> int:
         return self.w.rd
 

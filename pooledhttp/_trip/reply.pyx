@@ -623,6 +623,7 @@ cdef class Obeying:
 
     def __enter__(self):
         cdef Reply x = self.reply
+        self.handle.enter()
         x.cancel.enter(self.handle)
         x.wake = self.handle.w
         if x.cancel.is_cancelled():
@@ -631,6 +632,7 @@ cdef class Obeying:
     def __exit__(self, *exc):
         self.reply.wake = NULL
         self.reply.cancel.leave(self.handle)
+        self.handle.leave()
 
 
 cdef bytes c_slice(PyObject* b, Py_ssize_t n):

@@ -11,7 +11,7 @@ from pooledhttp._conn.h1 cimport H1Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
 from pooledhttp._core.limits cimport Limits
-from pooledhttp._core.runtime cimport wake_clear
+from pooledhttp._core.runtime cimport WakeHandle, wake_clear
 from pooledhttp._core.status cimport (
     LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
     ST_NEED_GIL, ST_OK, ST_STALE, ST_TIMEOUT, ST_TLS, ST_UNSURE,
@@ -197,6 +197,7 @@ cdef class Tripper:
             raise
 
     cdef object slow(self, Reply x, int st):
+        cdef WakeHandle handle
         while True:
             if st == ST_OK:
                 x.wire = <Connection>x.slot.owner
@@ -211,10 +212,21 @@ cdef class Tripper:
                     with nogil:
                         st = self.run(x)
                     continue
-                if st == ST_MORE:
-                    st = self.wait_turn(x)
-                elif st == ST_NEED_GIL:
-                    st = self.dial(x)
+                if st == ST_MORE or st == ST_NEED_GIL:
+                    if x.wake_handle is None:
+                        try:
+                            x.wake_handle = current_wake()
+                        except BaseException:           # no descriptor to be had
+                            if st == ST_NEED_GIL:
+                                with nogil:
+                                    pool_dial_failed(self.pool, &x.host.h)
+                            raise
+                    handle = x.wake_handle
+                    handle.enter()
+                    try:
+                        st = self.wait_turn(x) if st == ST_MORE else self.dial(x)
+                    finally:
+                        handle.leave()
                 elif st == ST_CLOSED:
                     raise RuntimeError("the transport is closed")
                 else:
@@ -264,8 +276,6 @@ cdef class Tripper:
         cdef int64_t now = ph_now(), until, began = now
         cdef bint passed = False
         cdef int err = 0
-        if x.wake_handle is None:
-            x.wake_handle = current_wake()
         x.waiter.wake = x.wake_handle.w
         if x.pool_until == 0:
             x.pool_until = -1 if x.limits.pool < 0 else now + x.limits.pool
@@ -370,8 +380,6 @@ cdef class Tripper:
         cdef H1Connection c
         x.t_pool = now - x.t_start
         try:
-            if x.wake_handle is None:
-                x.wake_handle = current_wake()
             x.waiter.wake = x.wake_handle.w
             x.waiter.holder = &x.holder
             x.waiter.state = 0
