@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from pooledhttp._version import __version__
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pooledhttp.response import Response
 
 _default: Client | None = None
-_lock = allocate_lock()
+_lock = RLock()
 
 
 def default_client() -> Client:
@@ -26,14 +26,17 @@ def default_client() -> Client:
         with _lock:
             client = _default
             if client is None or client.closed:
-                _default = client = Client()
+                client = Client()
+                if _default is None or _default.closed:    # a signal's handler may have made one meanwhile
+                    _default = client
+                client = _default
     return client
 
 
 def _after_fork_in_child() -> None:
     global _default, _lock
     _default = None
-    _lock = allocate_lock()          # another thread of the parent may have held it
+    _lock = RLock()                  # another thread of the parent may have held it
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

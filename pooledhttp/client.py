@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         stream: bool
 
 _MEMO_SIZE = 1024
+_ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
@@ -91,7 +92,7 @@ def _check_limit(limit: int | None) -> int:
         return -1
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise ValueError(f"max_response_bytes is a number of bytes or None, not {limit!r}")
-    return limit
+    return min(limit, _ENDLESS)
 
 
 class Client:

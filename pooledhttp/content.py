@@ -204,7 +204,7 @@ def _is_pairs(data: Any) -> bool:
 def encode_content(content: Any) -> bytes | BodySource:
     """bytes, str (as UTF-8), another buffer, a binary file, or an iterable of bytes."""
     if isinstance(content, bytes):
-        return content
+        return content if type(content) is bytes else bytes(content)
     if isinstance(content, str):
         return content.encode("utf-8")
     if isinstance(content, BodySource):

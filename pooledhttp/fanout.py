@@ -6,6 +6,7 @@ from _queue import Empty, SimpleQueue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from threading import Event, Thread, current_thread
 from time import monotonic
@@ -79,6 +80,8 @@ class _Threads:
         self.todo: SimpleQueue[_Task | None] = SimpleQueue()
         self.done: SimpleQueue[_Task] = SimpleQueue()
         self.threads: list[Thread] = []
+        # Ends the threads. One call of C, which no signal's handler can part: no thread may wait for ever.
+        self.dismiss: Callable[[], object] = partial(self.todo.put, None)
         self.leaving = Event()
 
     def submit(self, task: _Task, unfinished: int) -> None:
@@ -98,6 +101,7 @@ class _Threads:
         while True:
             task = self.todo.get()
             if task is None:
+                self.todo.put(None)                  # for the next one: also for a thread that its starter never came to note
                 return
             self._run(task)
 
@@ -117,8 +121,6 @@ class _Threads:
         self.leaving.set()
         if early:
             self.cancel.cancel("the loop over the responses was left")
-        for _ in self.threads:
-            self.todo.put(None)
         until = monotonic() + _PATIENCE
         for thread in self.threads:
             if thread is not current_thread():       # a forgotten iterator may be collected by any thread
@@ -137,6 +139,7 @@ class _Pool:
         self.cancel = Canceller() if isinstance(executor, ThreadPoolExecutor) else None
         self.done: SimpleQueue[_Task] = SimpleQueue()
         self.running: set[_Task] = set()
+        self.dismiss: Callable[[], object] = bool    # its threads are not ours
         self.leaving = Event()
         self._wait = wait
 
@@ -295,6 +298,7 @@ def _loop(source: Iterator[Any], total: int | None, crew: _Threads | _Pool, ahea
         if failure is not None:
             raise failure
     finally:
+        crew.dismiss()
         crew.end(early)
         loop.drop()
         finish()

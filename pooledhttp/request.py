@@ -64,6 +64,8 @@ class Request:
             raise TypeError(f"a method is a str, not {type(method).__name__}")
         method = method.upper()
         check_method(wire_bytes(method))
+        if method == "CONNECT":
+            raise LocalProtocolError("CONNECT turns a connection into a tunnel, which no pool could take back (RFC 9110 section 9.3.6)")
         target = URL(url, params)
         self.method = method
         self.headers = Headers(headers)

@@ -222,8 +222,8 @@ class Response:
             guard.reply = None
         self._reply.close()
 
-    def _fail(self, e: Error) -> None:
-        if e.request is None:
+    def _fail(self, e: BaseException) -> None:
+        if isinstance(e, Error) and e.request is None:
             e.request = self.request
         self._end(CLOSED)
 
@@ -258,7 +258,7 @@ class Response:
             else:
                 self._end(end)
             return data
-        except Error as e:
+        except BaseException as e:                     # a signal's handler may raise anything, and what was just read is lost
             self._fail(e)
             raise
 
@@ -272,7 +272,7 @@ class Response:
         try:
             content: bytes = self._reply.read_all(self._limit)
             self.content = content
-        except Error as e:
+        except BaseException as e:                     # a signal's handler may raise anything, and what was just read is lost
             self._fail(e)
             raise
         self._end(MEMORY)
@@ -326,7 +326,7 @@ class Response:
                 self._pos = -1
                 self._end(CONSUMED)
             return n
-        except Error as e:
+        except BaseException as e:                     # a signal's handler may raise anything, and what was just read is lost
             self._fail(e)
             raise
 

@@ -1,7 +1,7 @@
 """Time limits, as users give them."""
 from __future__ import annotations
 
-from math import isnan
+from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 from pooledhttp._core.limits import Limits
@@ -32,7 +32,10 @@ def _seconds(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, (bool, str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise TypeError(f"the timeout {name!r} is a number of seconds or None, not {type(value).__name__}")
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = inf if value > 0 else -inf
     if isnan(seconds) or seconds < 0:
         raise ValueError(f"the timeout {name!r} is not negative and not NaN: {value!r}")
     return seconds

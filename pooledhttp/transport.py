@@ -64,6 +64,12 @@ def _at_least(name: str, value: float | None, least: float) -> None:
         raise ValueError(f"{name} must be a number of at least {least:g}, not {value!r}")
 
 
+def _count(name: str, value: int, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
+    return min(value, 0x7fffffff)
+
+
 class Transport(Tripper):
     """Connections to many hosts, pooled and bounded; safe to share among threads, and made to be.
 
@@ -86,17 +92,29 @@ class Transport(Tripper):
                  tcp_keepalive: float | None = 15.0, expect_continue_timeout: float = 1.0, max_response_header_bytes: int = 1 << 20,
                  retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
                  trace: object = None) -> None:
-        for name, value in (("max_idle_conns", max_idle_conns), ("max_idle_conns_per_host", max_idle_conns_per_host),
-                            ("max_conns_per_host", max_conns_per_host), ("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime),
-                            ("dns_cache_ttl", dns_cache_ttl), ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive)):
+        for name, value in (("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime), ("dns_cache_ttl", dns_cache_ttl),
+                            ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive)):
             _at_least(name, value, 0)
-        _at_least("max_response_header_bytes", max_response_header_bytes, 1)
+        max_idle_conns = _count("max_idle_conns", max_idle_conns, 0)
+        max_idle_conns_per_host = _count("max_idle_conns_per_host", max_idle_conns_per_host, 0)
+        max_conns_per_host = _count("max_conns_per_host", max_conns_per_host, 0)
+        max_response_header_bytes = _count("max_response_header_bytes", max_response_header_bytes, 1)
         if reuse not in ("lifo", "fifo"):
             raise ValueError(f'reuse must be "lifo" or "fifo", not {reuse!r}')
         _not_yet("fingerprint", fingerprint, None)
         _not_yet("proxy_headers", proxy_headers, None)
         _not_yet("trace", trace, None)
         _not_yet("disable_compression", disable_compression, False)
+        for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
+                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4),
+                                     ("expect_continue_timeout", expect_continue_timeout, 1.0)):
+            _not_yet(name, value, default)
+        if verify == "system":
+            raise NotImplementedError('Transport(verify="system") is not there yet')
+        _not_yet("expect_continue_timeout", expect_continue_timeout, 1.0)
+        _not_yet("http2_ping_interval", http2_ping_interval, 30.0)
+        _not_yet("http2_ping_timeout", http2_ping_timeout, 15.0)
+        _not_yet("http2_max_conns_per_host", http2_max_conns_per_host, 4)
         if http2 not in (True, False):
             _not_yet("http2", http2, True)
         if proxy is not None:
@@ -115,7 +133,7 @@ class Transport(Tripper):
             "connect_filter": connect_filter, "socket_options": tuple(socket_options or ()), "tcp_keepalive": tcp_keepalive,
             "fresh_dns": disable_keep_alives}
         self._orphans: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()         # a signal's handler may make a request while its own thread is in here
         _all.add(self)
 
     # --- dialing, asked for by the compiled part --------------------------------------------------------------------------
@@ -144,19 +162,27 @@ class Transport(Tripper):
         """`dial` lost its race: a helper thread finishes it, and pools what comes of it."""
         from pooledhttp._net import helpers
 
-        with self._lock:
-            n = self._orphans.get(home.key, 0)
-            if n < _ORPHANS_PER_HOST:
-                self._orphans[home.key] = n + 1
-        if n < _ORPHANS_PER_HOST:
-            try:
-                helpers.shared.submit(f"dial {home.key}", lambda: self._finish_dial(dial, home))
+        ticket = helpers.Ticket()
+        counted = False
+        try:
+            with self._lock:
+                n = self._orphans.get(home.key, 0)
+                counted = n < _ORPHANS_PER_HOST
+                if counted:
+                    self._orphans[home.key] = n + 1
+            if counted:
+                helpers.shared.submit(f"dial {home.key}", lambda: self._finish_dial(dial, home), ticket)
                 return
-            except RuntimeError:
-                # No thread to be had: the interpreter is ending.
-                self._end_orphan(home)
-        dial.abandon()
-        self.adopted(home, None, ())
+        except BaseException as e:
+            # No thread to be had: the interpreter is ending. Or a signal's handler raised, and it is the caller's.
+            if not isinstance(e, RuntimeError):
+                raise
+        finally:
+            if not ticket.taken:
+                if counted:
+                    self._end_orphan(home)
+                dial.abandon()
+                self.adopted(home, None, ())
 
     def _finish_dial(self, dial: Dial, home: _pool.Host) -> None:
         from pooledhttp._net.dial import DeadlinePassed
@@ -222,13 +248,16 @@ class Transport(Tripper):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a Transport can be neither copied nor pickled: its connections are its own, and this process's")
+
     def __repr__(self) -> str:
         s = self.stats()
         return f"<Transport open={s.open} idle={s.idle}{' closed' if self.closed else ''}>"
 
 
 _default: Transport | None = None
-_default_lock = threading.Lock()
+_default_lock = threading.RLock()
 
 
 def default_transport() -> Transport:
@@ -238,7 +267,9 @@ def default_transport() -> Transport:
     if transport is None:
         with _default_lock:
             if _default is None:
-                _default = Transport()
+                made = Transport()
+                if _default is None:               # a signal's handler may have made one meanwhile
+                    _default = made
             transport = _default
     return transport
 
@@ -251,7 +282,7 @@ def live() -> dict[str, int]:
 def _after_fork_in_child() -> None:
     # The parent's connections are not ours: our copies of the descriptors are closed without a word on the wire.
     global _default_lock
-    _default_lock = threading.Lock()
+    _default_lock = threading.RLock()
     runtime.forget_threads()
     janitor.reset_after_fork()
     for name in ("tlsconfig", "helpers"):
@@ -260,7 +291,7 @@ def _after_fork_in_child() -> None:
             (module.shared if name == "helpers" else module).reset_after_fork()
     for transport in list(_all):
         transport._orphans = {}
-        transport._lock = threading.Lock()
+        transport._lock = threading.RLock()
         if transport._resolver is not None:
             transport._resolver.reset_after_fork()
         transport.pool.abandon()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FOREVER = -1
 ATTEMPT_MIN_NS = 2_000_000_000        # Go's net.partialDeadline: an attempt is given less only where less remains in all
 UDS_RETRY_NS = 5_000_000
+KEEPALIVE_MAX = 32767                 # seconds that Linux takes (MAX_TCP_KEEPIDLE)
 POLL_MAX_NS = 3_600_000_000_000       # poll takes milliseconds in an int
 
 
@@ -267,7 +268,7 @@ class Dial:
 
     def _connect(self, deadline: int, woken: Callable[[], bool] | None) -> bool:
         delay = self.spec.happy_eyeballs_delay
-        delay_ns = FOREVER if delay is None else int(delay * 1e9)
+        delay_ns = FOREVER if delay is None or delay > 1e9 else int(delay * 1e9)
         while self._sock is None:
             end = sooner(deadline, self._connect_end)
             now = time.monotonic_ns()
@@ -335,7 +336,7 @@ class Dial:
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.spec.tcp_keepalive:
-                seconds = max(1, round(self.spec.tcp_keepalive))
+                seconds = max(1, round(min(self.spec.tcp_keepalive, KEEPALIVE_MAX)))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
                 for option in (idle, getattr(socket, "TCP_KEEPINTVL", None)):
@@ -393,6 +394,8 @@ class Dial:
                 self._fail(attempt.address, f"no answer in {_seconds(now - attempt.started)}")
 
     def _tried(self) -> str:
+        if len(self._failed) == 1:
+            return self._failed[0].removeprefix(f"{self.spec.where}: ")
         return "; ".join(self._failed) or "its backlog is full"
 
     def _connect_failed(self) -> None:

@@ -15,6 +15,7 @@ from pooledhttp._net import helpers
 Address = tuple[int, Any]                             # (family, sockaddr), as getaddrinfo says them
 ResolverCallable = Callable[[str, int], Iterable[tuple[int, Any]]]
 
+TTL_MAX = 3e9                                         # seconds: for ever
 CACHE_MAX = 1024                                      # names kept; the one least recently looked up goes first
 # A lookup that is older is joined no longer where another helper can be had: libc may hang for ever on an answer that was lost,
 # while a fresh question would be answered.
@@ -108,7 +109,7 @@ class Resolver:
 
     def __init__(self, custom: ResolverCallable | None = None, ttl: float = 60.0, *, threads: helpers.Helpers | None = None) -> None:
         self._ask: ResolverCallable = custom if custom is not None else _system
-        self._ttl = int(ttl * 1e9)
+        self._ttl = int(min(ttl, TTL_MAX) * 1e9)
         self._helpers = threads if threads is not None else helpers.shared
         self._forget()
 
@@ -129,23 +130,28 @@ class Resolver:
             return Lookup(host, port, found)
         key = (host, port)
         now = time.monotonic_ns()
-        with self._lock:
-            kept = self._cache.pop(key, None)
-            if kept is not None and now < kept[0]:
-                self._cache[key] = kept               # the newest again
-                if not fresh:
-                    return Lookup(host, port, kept[1])
-            flying = self._flying.get(key)
-            if flying is not None and (now - flying.started < JOIN_NS or not self._helpers.has_room(host)):
-                return flying
-            mine = self._flying[key] = Lookup(host, port)
+        mine: Lookup | None = None
+        ticket = helpers.Ticket()
         try:
-            self._helpers.submit(host, partial(self._work, mine))
+            with self._lock:
+                kept = self._cache.pop(key, None)
+                if kept is not None and now < kept[0]:
+                    self._cache[key] = kept           # the newest again
+                    if not fresh:
+                        return Lookup(host, port, kept[1])
+                flying = self._flying.get(key)
+                if flying is not None and (now - flying.started < JOIN_NS or not self._helpers.has_room(host)):
+                    return flying
+                mine = self._flying[key] = Lookup(host, port)
+            self._helpers.submit(host, partial(self._work, mine), ticket)
         except BaseException as exc:
-            self._land(mine, None)
-            mine.finish(None, (f"cannot resolve {host!r}: no thread can be started: {exc}", exc))
-            if not isinstance(exc, RuntimeError):
+            # What a signal's handler raises may come at any step, also when all is done: others may have joined the lookup.
+            if mine is not None and not ticket.taken:
+                self._land(mine, None)
+                mine.finish(None, (f"cannot resolve {host!r}: no thread can be started: {exc}", exc))
+            if mine is None or not isinstance(exc, RuntimeError):
                 raise
+        assert mine is not None
         return mine
 
     def invalidate(self, host: str, port: int) -> None:

@@ -8,7 +8,6 @@ from pooledhttp._net.stream cimport Stream
 cdef class TlsStream(Stream):
     cdef bint clean_eof          # the peer said close_notify: nothing was cut off
     cdef bint truncated          # the TCP connection ended or broke without one
-    cdef bint foreign            # `exc` is not TLS's: raised by a signal's handler inside ssl, or MemoryError. Raise it as it is
     cdef bint ready              # a receive has something without the socket: decrypted bytes, whole records, or `ended`
     cdef bint established        # the handshake is done
     cdef bint write_reads        # a write waits for the peer's part of a renegotiation (TLS 1.2)

@@ -458,7 +458,12 @@ cdef class TlsStream(Stream):
 
     cdef void say_goodbye(self) noexcept:
         try:
-            self.obj.unwrap()
+            # Not SSLObject.unwrap, which is a Python function: a signal's handler may run in it, and raise where nobody can hear it.
+            below = getattr(self.obj, "_sslobj", None)
+            if below is not None:
+                below.shutdown()
+            else:
+                self.obj.unwrap()
         except KeyboardInterrupt:
             PyErr_SetInterrupt()         # raised by the handler of a signal that came just now: not ours to keep
         except OSError:

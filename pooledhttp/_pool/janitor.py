@@ -35,25 +35,31 @@ class Janitor:
 
     def watch(self, pool: Sweepable) -> None:
         """Something idles in `pool`."""
-        with self._lock:
-            if pool.watched:
-                return
-            pool.watched = True
-            self._pools.add(pool)
-            if self._thread is not None:
-                return
-            thread = self._thread = threading.Thread(target=self._run, name="pooledhttp-janitor", daemon=True)
-        # Not under the lock: starting waits for threading's own lock, and whoever has that may be collecting a response, which comes here.
+        thread = None
         try:
-            thread.start()
-        except RuntimeError:
-            # The interpreter is ending and takes no new threads (it closes every descriptor itself), or there are too many threads: the
-            # next request tries again, also one of a pool that came meanwhile.
             with self._lock:
-                if self._thread is thread:
+                if pool.watched:
+                    return
+                pool.watched = True
+                self._pools.add(pool)
+                if self._thread is not None:
+                    return
+                thread = threading.Thread(target=self._run, name="pooledhttp-janitor", daemon=True)
+                self._thread = thread
+            # Not under the lock: starting waits for threading's own lock, and whoever has that may be collecting a response, which comes here.
+            thread.start()
+        except BaseException as e:
+            # The interpreter is ending and takes no new threads (it closes every descriptor itself), or there are too many threads. Or a
+            # signal's handler raised, at any step: a thread that did start finds itself replaced. The next request tries again, also one
+            # of a pool that came meanwhile.
+            with self._lock:
+                if thread is not None and self._thread is thread:
                     self._thread = None
+                pool.watched = False
                 for one in list(self._pools):
                     one.watched = False
+            if not isinstance(e, RuntimeError):
+                raise
 
     def nudge(self) -> None:
         """Something was closed: look now whether anything still idles."""

@@ -8,7 +8,7 @@ from pooledhttp._core.runtime cimport WakeHandle, wake_clear
 from pooledhttp._core.status cimport RE_ERROR, ST_AGAIN, ST_CLOSED, ST_EOF, ST_MORE, ST_NEED_GIL, ST_OK
 from pooledhttp._pool.core cimport (
     W_CLOSED, W_CONN, W_DIAL, W_OUT, W_QUEUED, Host, Waiter, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_give, pool_leave,
-    pool_mark_unread, pool_race, pool_waiter_state, reap, slot_release,
+    pool_interrupt, pool_mark_unread, pool_race, pool_waiter_state, reap, slot_release,
 )
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._pool.stats import CLOSE_REASONS
@@ -211,6 +211,11 @@ cdef class User:
         slot_release(s)
         reap(dead)
         return None if verdict < 0 else CLOSE_REASONS[verdict]
+
+    def interrupt(self, FakeConn conn) -> None:
+        """Break what this user waits on over `conn`, which it has, or had a moment ago."""
+        with nogil:
+            pool_interrupt(self.pool, &conn.slot, &self.holder)
 
     def mark_unread(self) -> None:
         with nogil:

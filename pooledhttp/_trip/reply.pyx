@@ -226,7 +226,7 @@ cdef class Reply(Exchange):
             return
         ph_add_int(&s.refs, 1)             # the reader may give its own back at any time
         with nogil:
-            pool_interrupt(self.pool, s)
+            pool_interrupt(self.pool, s, &self.holder)
             slot_release(s)
 
     cdef object _close(self):
@@ -362,7 +362,7 @@ cdef class Reply(Exchange):
             return gate.cancelled(phase, "the transport was closed", conn)
         if st == ST_TIMEOUT:
             if self.limit == LIM_TOTAL:
-                return gate.deadline_passed(self.source, phase, conn)
+                return gate.deadline_passed(self.source, phase, conn, self.limits.total / 1e9)
             limits = (0, self.limits.pool, self.limits.connect, self.limits.tls, self.limits.header, self.limits.read, self.limits.write)
             return gate.timed_out(self.limit, phase, limits[self.limit] / 1e9, conn)
         if st == ST_STALE:
@@ -384,8 +384,8 @@ cdef class Reply(Exchange):
         if st == ST_TLS:
             if (<TlsStream>self.wire.stream).truncated:
                 return gate.tls_cut(phase, conn)
-            if (<TlsStream>self.wire.stream).foreign:
-                return self.wire.stream.exc              # raised by a signal's handler inside ssl: not ours to word
+            if self.wire.stream.foreign:
+                return self.wire.stream.exc              # not ours to word
             return gate.tls_failed(self.wire.stream.exc, phase, conn, self.host.key)
         if st == ST_NOMEM:
             return MemoryError()
@@ -532,6 +532,12 @@ cdef class Reply(Exchange):
                 e.conn = self.conn
             self.failed = e
             self.abort(RE_ERROR)
+            raise
+        except BaseException as e:
+            # A signal's handler, in the midst of h11: what it had in hand is lost.
+            if self.failed is None:
+                self.failed = errors.StreamClosed(f"the response is closed: {type(e).__name__} broke off its reading")
+            self.abort(RE_CANCELLED)
             raise
 
     cdef bytes read_rest(self, int64_t limit):

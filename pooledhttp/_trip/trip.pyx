@@ -19,8 +19,8 @@ from pooledhttp._core.status cimport (
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
 from pooledhttp._pool.core cimport (
-    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_leave, pool_mark_unread, pool_race,
-    pool_waiter_state, reap, slot_release,
+    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_keep_place, pool_leave,
+    pool_mark_unread, pool_race, pool_waiter_state, reap, slot_release,
 )
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Obeying, Reply
@@ -57,6 +57,8 @@ cdef class Tripper:
         """
         cdef Reply x = Reply.__new__(Reply)
         cdef int st
+        if self.pool is None:
+            raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
         x.t_start = x.holder.since = ph_now()
         x.pool = self.pool
         x.host = self.pool.host(key)
@@ -133,10 +135,9 @@ cdef class Tripper:
         if probe:
             st = (<Connection>x.slot.owner).probe()
             if st != ST_OK:
-                x.give(RE_SERVER_CLOSED, -1, False)
-                slot_release(x.slot)
-                x.slot = NULL
-                return ST_AGAIN
+                if (<Connection>x.slot.owner).stream.foreign:
+                    return ST_TLS
+                return self.replace(x, False)
         st = (<Connection>x.slot.owner).begin(x)
         if st != ST_OK:
             return st
@@ -158,16 +159,24 @@ cdef class Tripper:
         # request is idempotent (RFC 9112 section 9.3.1), and its body is at hand.
         if x.any_received or not x.reused or x.slot.interrupted or (st != ST_EOF and st != ST_IO and st != ST_TLS):
             return st
+        if st == ST_TLS and (<Connection>x.slot.owner).stream.foreign:
+            return st                       # a signal's handler raised, in this very thread: nothing is stale
         x.err = (<Connection>x.slot.owner).stream.err if st == ST_IO else 0
         if not x.may_retry or (x.any_sent and not x.flags & FLAG_REPLAY):
             return ST_STALE
         if x.pieces is not None:
             return ST_STALE
-        x.give(RE_SERVER_CLOSED, -1, True)
-        pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
+        return self.replace(x, True)
+
+    cdef int replace(self, Reply x, bint retried) noexcept nogil:
+        # x's reused connection was dead. ST_AGAIN: find another; ST_NEED_GIL: dial, its place is kept.
+        cdef int st = ST_NEED_GIL if pool_keep_place(self.pool, x.slot) else ST_AGAIN
+        x.give(RE_SERVER_CLOSED, -1, retried)
+        if retried:
+            pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
         slot_release(x.slot)
         x.slot = NULL
-        return ST_AGAIN
+        return st
 
     # --- with the GIL --------------------------------------------------------------------------------------------------
 
@@ -221,11 +230,7 @@ cdef class Tripper:
                 break
             if st == ST_STALE and self.may_begin_again(x):
                 with nogil:
-                    x.give(RE_SERVER_CLOSED, -1, True)
-                    pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
-                    slot_release(x.slot)
-                x.slot = NULL
-                st = ST_AGAIN
+                    st = self.replace(x, True)
                 continue
             x.resolve(st)
             with nogil:
@@ -324,7 +329,7 @@ cdef class Tripper:
         assert passed
         detail = gate.pool_full((ph_now() - began) / 1e9, x.host.key, self.pool.max_per_host, self.pool.holders(x.host))
         if x.limit == LIM_TOTAL:
-            raise gate.deadline_passed(x.source, "pool", None, detail)
+            raise gate.deadline_passed(x.source, "pool", None, x.limits.total / 1e9, detail)
         raise gate.timed_out(LIM_POOL, "pool", x.limits.pool / 1e9, None, detail)
 
     cdef object forgo(self, Reply x):
@@ -400,19 +405,23 @@ cdef class Tripper:
             phase = getattr(e, "phase", None)
             if phase is None:
                 raise
-            raise gate.deadline_passed(x.source, phase, None) from None
+            raise gate.deadline_passed(x.source, phase, None, x.limits.total / 1e9) from None
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:
             if state == W_CONN:
-                self.adopt(dial, x.host)
+                try:
+                    self.adopt(dial, x.host)
+                except BaseException:
+                    self.refuse(x, state)
+                    raise
                 if x.cancel is not None and x.cancel.is_cancelled():
                     self.refuse(x, state)
                     raise gate.cancelled("connect", x.cancel.reason, None)
                 return self.took(x, x.waiter.slot)
-            dial.abandon()
             with nogil:
                 pool_dial_failed(self.pool, &x.host.h)
+            dial.abandon()
             if state == W_CLOSED:
                 raise gate.cancelled("connect", "the transport was closed", None)
             raise gate.cancelled("connect", x.cancel.reason, None)

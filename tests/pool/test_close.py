@@ -222,3 +222,17 @@ def test_stats_may_be_asked_in_the_midst_of_everything() -> None:
     world.pool.close(cancel=True)
     held.give(world.now, "error")
     assert len(seen) == 3
+
+
+def test_an_interrupt_meant_for_one_user_never_hits_the_next() -> None:
+    world = World()
+    first = world.dial()
+    conn = first.conn
+    assert first.give(world.now) is None
+    second = world.take()
+    assert second.conn is conn
+    first.interrupt(conn)                                # it looked a moment too early, and speaks a moment too late
+    assert conn.interrupts == 0
+    second.interrupt(conn)
+    assert conn.interrupts == 1
+    assert second.give(world.now) == "cancelled"
