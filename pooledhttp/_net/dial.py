@@ -241,6 +241,7 @@ class Dial:
                             f"{self.spec.host!r} was not resolved within {_seconds(self._connect_ns)}", phase="dns")
             finally:
                 lookup.remove_waiter(handle)
+                del handle                    # an error that is kept keeps this frame, and is not to keep a descriptor
         self._todo.extend(interleave(self._allowed(lookup.result())))
         now = time.monotonic_ns()
         self.timings["dns"], self._started = now - self._started, now
