@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from pooledhttp.errors import Error
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -179,7 +181,11 @@ class Headers(MutableMapping[str, str]):
         if not isinstance(other, (Headers, Mapping)):
             return NotImplemented
         mine = sorted((name.lower(), value) for name, value in self.multi_items())
-        return mine == sorted((name.lower(), value) for name, value in Headers(other).multi_items())
+        try:
+            theirs = other if isinstance(other, Headers) else Headers(other)
+        except (TypeError, Error):
+            return False                # what no header can be
+        return mine == sorted((name.lower(), value) for name, value in theirs.multi_items())
 
     __hash__ = None  # type: ignore[assignment]
 

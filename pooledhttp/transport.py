@@ -105,6 +105,12 @@ class Transport(Tripper):
         _not_yet("proxy_headers", proxy_headers, None)
         _not_yet("trace", trace, None)
         _not_yet("disable_compression", disable_compression, False)
+        for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
+                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4),
+                                     ("expect_continue_timeout", expect_continue_timeout, 1.0)):
+            _not_yet(name, value, default)
+        if verify == "system":
+            raise NotImplementedError('Transport(verify="system") is not there yet')
         _not_yet("expect_continue_timeout", expect_continue_timeout, 1.0)
         _not_yet("http2_ping_interval", http2_ping_interval, 30.0)
         _not_yet("http2_ping_timeout", http2_ping_timeout, 15.0)

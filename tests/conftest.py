@@ -1,6 +1,7 @@
 """Fixtures for all tests, and the check that no test leaves anything behind."""
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ from tests.support.ca import Authority
 from tests.support.nginx import Nginx
 from tests.support.peer import Peer, Script
 from tests.support.pyserver import PyServer
+
+# A shell without job control starts what runs in its background with SIGINT ignored, and Python then installs no handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPORT = pytest.StashKey[pytest.TestReport]()
 

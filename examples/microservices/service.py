@@ -25,6 +25,7 @@ class Service(asyncio.Protocol):
         self.name = name
         self.unread = b""
         self.busy = False
+        self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # asyncio calls this once the handshake is done.
@@ -32,6 +33,7 @@ class Service(asyncio.Protocol):
         Service.handshakes += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.gone = True
         self.transport.close()          # Python 3.10 wants to be told, even now
 
     def data_received(self, data: bytes) -> None:
@@ -46,6 +48,8 @@ class Service(asyncio.Protocol):
             asyncio.get_running_loop().call_later(TAKES, self._answer, head)
 
     def _answer(self, head: bytes) -> None:
+        if self.gone:
+            return                      # the caller left meanwhile
         request, _, fields = head.partition(b"\r\n")
         target = request.split(b" ")[1].decode("latin-1")
         closes = b"\nconnection: close" in b"\n" + fields.lower()

@@ -241,6 +241,7 @@ class Dial:
                             f"{self.spec.host!r} was not resolved within {_seconds(self._connect_ns)}", phase="dns")
             finally:
                 lookup.remove_waiter(handle)
+                del handle                    # an error that is kept keeps this frame, and is not to keep a descriptor
         self._todo.extend(interleave(self._allowed(lookup.result())))
         now = time.monotonic_ns()
         self.timings["dns"], self._started = now - self._started, now
@@ -393,6 +394,8 @@ class Dial:
                 self._fail(attempt.address, f"no answer in {_seconds(now - attempt.started)}")
 
     def _tried(self) -> str:
+        if len(self._failed) == 1:
+            return self._failed[0].removeprefix(f"{self.spec.where}: ")
         return "; ".join(self._failed) or "its backlog is full"
 
     def _connect_failed(self) -> None:

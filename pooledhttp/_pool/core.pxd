@@ -98,6 +98,9 @@ cdef void pool_dial_failed(PoolCore p, HostSlots* h) noexcept nogil
 # -1 none. `used`: it carried a request; else it was found dead, or came too late to be wanted. Each taking is also a reference on
 # the slot, which slot_release ends.
 cdef int pool_give(PoolCore p, Slot* s, int verdict, int64_t idle_limit, bint used, int64_t now, Slot** dead) noexcept nogil
+# Before giving back a connection that was found dead, by a request that needs another: True where somebody waits at max_per_host. The
+# room that the dead one leaves is then this request's, as a dial of its own; first come, first served.
+cdef bint pool_keep_place(PoolCore p, Slot* s) noexcept nogil
 cdef void slot_release(Slot* s) noexcept nogil
 # Break what `holder`, a connection's only user, waits on, from another thread; it is closed when given back. Does nothing where it was
 # given back already: it may be another's by now.

@@ -419,6 +419,18 @@ cdef int pool_give(PoolCore p, Slot* s, int verdict, int64_t idle_limit, bint us
     return verdict
 
 
+cdef bint pool_keep_place(PoolCore p, Slot* s) noexcept nogil:
+    cdef HostSlots* h = <HostSlots*>s.host
+    cdef bint kept
+    pool_lock(p)
+    kept = h.n_waiting > 0 and s.state == SL_ACTIVE and s.in_use == 1 and not p.ended
+    if kept:
+        h.n_dialing += 1
+        h.dials += 1
+    pool_unlock(p)
+    return kept
+
+
 cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder) noexcept nogil:
     cdef Slot* dead = NULL
     pool_lock(p)

@@ -9,7 +9,8 @@ _COUNTS = ("idle", "active", "dialing", "waiting", "open", "dials", "opened", "r
 class HostStats:
     """Counts of one pool key, or of a whole pool. Gauges say how it is now; counters only grow.
 
-    Always `opened == open + sum(closed.values())`, and `open == idle + active`.
+    Always `opened == open + sum(closed.values())`, and `open == idle + active`. `dials` counts permits to dial, also those not used in the end; `reuses`
+    counts how often a pooled connection was taken, also the first time where the request that dialed it was served by another one.
     """
 
     idle: int

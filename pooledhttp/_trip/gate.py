@@ -45,9 +45,10 @@ def timed_out(limit: int, phase: str, seconds: float, conn: ConnInfo | None, det
     return cls(f"{_DOING[phase]} took longer than {name}={seconds:g} s{detail}", phase=phase, conn=conn)
 
 
-def deadline_passed(source: str, phase: str, conn: ConnInfo | None, detail: str = "") -> errors.DeadlineExceeded:
-    """The hard deadline of `source` passed in `phase`."""
-    return errors.DeadlineExceeded(f"the {source}'s deadline passed while {_DOING[phase]}{detail}", source=source, phase=phase, conn=conn)
+def deadline_passed(source: str, phase: str, conn: ConnInfo | None, total: float, detail: str = "") -> errors.DeadlineExceeded:
+    """The hard deadline of `source`, which was `total` seconds where it is not negative, passed in `phase`."""
+    limit = f" (total={total:g} s)" if total >= 0 else ""
+    return errors.DeadlineExceeded(f"the {source}'s deadline{limit} passed while {_DOING[phase]}{detail}", source=source, phase=phase, conn=conn)
 
 
 def cancelled(phase: str, reason: Any, conn: ConnInfo | None) -> errors.Cancelled:

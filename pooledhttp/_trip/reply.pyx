@@ -362,7 +362,7 @@ cdef class Reply(Exchange):
             return gate.cancelled(phase, "the transport was closed", conn)
         if st == ST_TIMEOUT:
             if self.limit == LIM_TOTAL:
-                return gate.deadline_passed(self.source, phase, conn)
+                return gate.deadline_passed(self.source, phase, conn, self.limits.total / 1e9)
             limits = (0, self.limits.pool, self.limits.connect, self.limits.tls, self.limits.header, self.limits.read, self.limits.write)
             return gate.timed_out(self.limit, phase, limits[self.limit] / 1e9, conn)
         if st == ST_STALE:

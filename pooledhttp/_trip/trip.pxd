@@ -13,6 +13,7 @@ cdef class Tripper:
     cdef int attempt(self, Reply x, bint probe) noexcept nogil
     cdef int resume(self, Reply x) noexcept nogil
     cdef int judge(self, Reply x, int st) noexcept nogil
+    cdef int replace(self, Reply x, bint retried) noexcept nogil
     cdef object forgo(self, Reply x)
     cdef object guarded(self, Reply x, int st)
     cdef bint may_begin_again(self, Reply x) except -1

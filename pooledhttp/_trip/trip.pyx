@@ -19,8 +19,8 @@ from pooledhttp._core.status cimport (
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
 from pooledhttp._pool.core cimport (
-    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_leave, pool_mark_unread, pool_race,
-    pool_waiter_state, reap, slot_release,
+    W_CLOSED, W_CONN, W_DIAL, W_QUEUED, Host, bury, pool_checkout, pool_count, pool_dial_failed, pool_dialed, pool_keep_place, pool_leave,
+    pool_mark_unread, pool_race, pool_waiter_state, reap, slot_release,
 )
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Obeying, Reply, wake_of_thread
@@ -136,10 +136,7 @@ cdef class Tripper:
             if st != ST_OK:
                 if (<Connection>x.slot.owner).stream.foreign:
                     return ST_TLS
-                x.give(RE_SERVER_CLOSED, -1, False)
-                slot_release(x.slot)
-                x.slot = NULL
-                return ST_AGAIN
+                return self.replace(x, False)
         st = (<Connection>x.slot.owner).begin(x)
         if st != ST_OK:
             return st
@@ -168,11 +165,17 @@ cdef class Tripper:
             return ST_STALE
         if x.pieces is not None:
             return ST_STALE
-        x.give(RE_SERVER_CLOSED, -1, True)
-        pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
+        return self.replace(x, True)
+
+    cdef int replace(self, Reply x, bint retried) noexcept nogil:
+        # x's reused connection was dead. ST_AGAIN: find another; ST_NEED_GIL: dial, its place is kept.
+        cdef int st = ST_NEED_GIL if pool_keep_place(self.pool, x.slot) else ST_AGAIN
+        x.give(RE_SERVER_CLOSED, -1, retried)
+        if retried:
+            pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
         slot_release(x.slot)
         x.slot = NULL
-        return ST_AGAIN
+        return st
 
     # --- with the GIL --------------------------------------------------------------------------------------------------
 
@@ -238,11 +241,7 @@ cdef class Tripper:
                 break
             if st == ST_STALE and self.may_begin_again(x):
                 with nogil:
-                    x.give(RE_SERVER_CLOSED, -1, True)
-                    pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
-                    slot_release(x.slot)
-                x.slot = NULL
-                st = ST_AGAIN
+                    st = self.replace(x, True)
                 continue
             x.resolve(st)
             with nogil:
@@ -339,7 +338,7 @@ cdef class Tripper:
         assert passed
         detail = gate.pool_full((ph_now() - began) / 1e9, x.host.key, self.pool.max_per_host, self.pool.holders(x.host))
         if x.limit == LIM_TOTAL:
-            raise gate.deadline_passed(x.source, "pool", None, detail)
+            raise gate.deadline_passed(x.source, "pool", None, x.limits.total / 1e9, detail)
         raise gate.timed_out(LIM_POOL, "pool", x.limits.pool / 1e9, None, detail)
 
     cdef object forgo(self, Reply x):
@@ -390,14 +389,14 @@ cdef class Tripper:
                 st = pool_race(self.pool, &x.host.h, &x.waiter, now, &s, &x.dead)
                 if x.dead != NULL:
                     bury(x.dead)
-            if st == ST_OK:
-                with nogil:
-                    pool_dial_failed(self.pool, &x.host.h)
-                return self.took(x, s)
         except BaseException:
             with nogil:
                 pool_dial_failed(self.pool, &x.host.h)
             raise
+        if st == ST_OK:
+            with nogil:
+                pool_dial_failed(self.pool, &x.host.h)
+            return self.took(x, s)
         try:
             stream = dial.run(x.deadline, lambda: self.woken(x))
         except BaseException as e:
@@ -413,7 +412,7 @@ cdef class Tripper:
             phase = getattr(e, "phase", None)
             if phase is None:
                 raise
-            raise gate.deadline_passed(x.source, phase, None) from None
+            raise gate.deadline_passed(x.source, phase, None, x.limits.total / 1e9) from None
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:

@@ -41,7 +41,7 @@ def timed(call: Callable[[], Any], error: type[Exception]) -> float:
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize("before", [60, (60, 60), None, 0.7], ids=repr)
+@pytest.mark.parametrize("before", [60, None], ids=repr)
 def test_an_earlier_limit_does_not_lengthen_a_later_one(pair: tuple[Client, Peer], before: Any) -> None:
     client, server = pair
     late = []
@@ -55,7 +55,7 @@ def test_an_earlier_limit_does_not_lengthen_a_later_one(pair: tuple[Client, Peer
     assert sorted(late)[1] < LATE
 
 
-@pytest.mark.parametrize("after", [None, 60, (60, 60), 3], ids=repr)
+@pytest.mark.parametrize("after", [None, (60, 60)], ids=repr)
 def test_an_earlier_limit_does_not_shorten_a_later_one(pair: tuple[Client, Peer], after: Any) -> None:
     client, server = pair
     for limit in (0.3, 0.1, 0.3):
@@ -120,7 +120,10 @@ class Holding:
     def _script(self, conn: Conn, i: int) -> None:
         while True:
             head = conn.recv_head()
-            self.order.append(head.split()[1])
+            target = head.split()[1]
+            self.order.append(target)
+            if target == b"/dies" and self.order.count(target) == 1:
+                return
             if not self.go.acquire(timeout=10):
                 raise AssertionError("nobody says go")
             conn.send(respond(b"x"))
@@ -223,3 +226,22 @@ def test_a_deadline_closes_only_its_own_connection(peer: MakePeer) -> None:
         stats = transport.stats()
         assert (stats.opened, stats.open, stats.idle, stats.closed["timeout"]) == (2, 1, 1, 1)
         server.wait_closed(1)
+
+
+def test_who_got_a_stale_connection_keeps_the_turn(peer: MakePeer) -> None:
+    """First come, first served: the connection that was handed over dies, and its place goes to the same request, not to the next."""
+    h = Holding(peer)
+    with h.client as client:
+        h.start("holder")
+        names = ["dies", "b", "c", "d"]
+        for name in names:
+            h.start(name)
+        for _ in range(1 + len(names)):
+            h.go.release()
+        h.join()
+        stats = client.transport.stats()
+    assert h.order == [b"/holder", b"/dies", b"/dies", b"/b", b"/c", b"/d"]
+    assert [h.ended[name] for name in names] == [b"x"] * 4
+    assert (stats.retries, stats.closed["server_closed"], stats.waiting, stats.active, stats.dialing) == (1, 1, 0, 0, 0)
+    assert stats.opened == stats.open + sum(stats.closed.values()) == 2
+    assert stats.dials == 2

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pooledhttp import Cancelled, Client, Error, Response, Timeout, Transport
-from pooledhttp.transport import Canceller
+from pooledhttp import Cancelled, Client, ConnectTimeout, Error, Response, Timeout, Transport
+from pooledhttp.transport import Canceller, live
 from tests.exchange.support import adds_up, closed, until
 from tests.support.ca import Authority
 from tests.support.peer import Conn, FullBacklog, Peer, answering, header, respond
@@ -616,6 +616,32 @@ def test_the_counts_add_up_under_mixed_load(peer: MakePeer, new_client: MakeClie
     assert stats.requests == 16 * 60
     client.transport.close()
     assert client.transport.stats().open == 0
+
+
+def test_a_kept_error_keeps_no_descriptor(new_client: MakeClient) -> None:
+    """An error's traceback holds the frames that it came through, but not the wake descriptor of the thread it was raised in."""
+    go_on = threading.Event()
+
+    def resolver(host: str, port: int) -> list[Any]:
+        go_on.wait(10)
+        return []
+
+    client = new_client(resolver=resolver)
+    kept: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            client.get("http://no.such.host.test/", timeout=Timeout(connect=0.05))
+        except Error as e:
+            kept.append(e)
+
+    before = live()["wakes"]
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(10)
+    go_on.set()
+    assert [type(e) for e in kept] == [ConnectTimeout]
+    until(lambda: live()["wakes"] == before, "the end of the thread's descriptor")
 
 
 def test_a_transport_that_is_dropped_closes_what_idles(peer: MakePeer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.interop.conftest import Web
+from tests.support.nginx import Nginx
 from tests.support.processes import end, spawn_python
 from tests.support.pyserver import PyServer
 
@@ -44,16 +45,16 @@ def test_download_as_a_stream(web: Web, ca: Any) -> None:
     assert seen["risen"] < FLAT
 
 
-def test_download_whole(web: Web, ca: Any) -> None:
+def test_download_whole(nginx: Nginx, ca: Any) -> None:
     """The body is received into its final bytes: nothing is held twice."""
-    seen = transfer("whole", web.url("/1g"), web.url("/1k"), ca)
+    seen = transfer("whole", nginx.url("/1g"), nginx.url("/1k"), ca)
     assert (seen["status"], seen["size"], seen["first"], seen["last"], seen["opened"]) == (200, GIB, "00" * 16, "00" * 16, 1)
     assert GIB - FLAT < seen["risen"] < GIB + FLAT
 
 
-def test_upload_of_a_file(web: Web, ca: Any, sparse: Path) -> None:
+def test_upload_of_a_file(nginx: Nginx, ca: Any, sparse: Path) -> None:
     """nginx answers before it has the body, takes all of it, and the connection serves on."""
-    seen = transfer("file", web.url("/discard"), web.url("/upload"), ca, sparse)
+    seen = transfer("file", nginx.url("/discard", "tls"), nginx.url("/upload", "tls"), ca, sparse)
     assert (seen["status"], seen["text"], seen["conn"], seen["again"], seen["opened"]) == (200, "discarded", 2, 3, 1)
     assert seen["risen"] < FLAT
 
