@@ -29,7 +29,7 @@ build: $(VENV)/built
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint pooledhttp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint pooledhttp        # it calls pycodestyle by name
 
 types: $(VENV)/built $(VENV)/dev
 	$(BIN)/mypy
