@@ -42,7 +42,7 @@ cdef class Exchange:
     cdef bytes target
     cdef bytes authority
     cdef bytes fields
-    cdef bytes body              # a whole body, or NULL-like None
+    cdef bytes body              # a whole body, or None
     cdef object pieces           # an iterator over an upload's pieces, once begun
     cdef object piece            # keeps the memory of the piece that is being sent
     cdef bint in_pieces          # the body is an upload in pieces
@@ -81,7 +81,6 @@ cdef class Exchange:
     cdef int framing
     cdef uint64_t left           # FR_LENGTH: bytes to come
     cdef Chunked chunks
-    cdef int64_t taken           # body bytes handed out or held, for max_body
     cdef object fallback         # h11, where it decides
     cdef size_t head_at          # where the answer's head begins in buf
     # --- where it stands

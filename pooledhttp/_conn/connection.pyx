@@ -26,7 +26,6 @@ cdef class Exchange:
         self.facts.scanned = 0
         self.interim = 0
         self.framing = FR_NONE
-        self.taken = 0
         self.stage = XS_HEAD
         self.phase = PH_SEND
         self.limit = 0

@@ -2,9 +2,6 @@
 from libc.stdint cimport int64_t
 from pooledhttp._core.compat cimport ph_now
 
-cdef enum:
-    MS = 1000000
-
 
 cdef inline int64_t remaining(int64_t deadline) noexcept nogil:
     """Nanoseconds until `deadline`: -1 for ever, 0 where it has passed."""
@@ -13,12 +10,3 @@ cdef inline int64_t remaining(int64_t deadline) noexcept nogil:
         return -1
     left = deadline - ph_now()
     return left if left > 0 else 0
-
-
-cdef inline int64_t sooner(int64_t a, int64_t b) noexcept nogil:
-    """The earlier of two deadlines."""
-    if a < 0:
-        return b
-    if b < 0:
-        return a
-    return a if a < b else b

@@ -1,7 +1,7 @@
 """The abstract connection that the pool and the janitor know."""
 from libc.string cimport memset
 
-from pooledhttp._core.status cimport ST_OK
+from pooledhttp._core.status cimport ST_EOF, ST_OK
 
 
 cdef class Poolable:
@@ -25,7 +25,7 @@ cdef class Poolable:
         return self.probe()
 
     cdef int drain_step(self) noexcept nogil:
-        return ST_OK
+        return ST_EOF               # what cannot drain is closed
 
     cdef void interrupt(self) noexcept nogil:
         pass

@@ -17,7 +17,6 @@ cdef enum Status:
     ST_STALE = -13        # a reused connection died before the first byte of the answer
     ST_NOMEM = -14
     ST_CLOSED = -15       # the pool is closed
-    ST_CANCELLED = -16
 
 # Phases, as errors name them. PHASES in errors.py is in this order.
 cdef enum Phase:
