@@ -29,6 +29,7 @@ cdef extern from "Python.h" nogil:
 cdef enum:
     JOIN = 8192              # a whole body up to this size travels with the head in one send
     MAX_INTERIM = 32
+    TURN = 1048576           # bytes sent before the other direction is looked at
     SLACK = 4096             # room that is worth another read into the buffer
 
 
@@ -134,10 +135,11 @@ cdef class H1Connection(Connection):
         return ST_OK
 
     cdef int push(self, Exchange ex) noexcept nogil:
-        # Send what the kernel takes now. ST_OK: all of the spans is on its way.
+        # Send what the kernel takes now, up to about a mebibyte. ST_OK: all of the spans is on its way.
         cdef Span* s
         cdef ssize_t r
         cdef bint moved = False
+        cdef size_t sent = 0
         while ex.at_span < ex.n_spans:
             s = &ex.spans[ex.at_span]
             r = self.stream.try_send(s.p, s.n)
@@ -148,6 +150,11 @@ cdef class H1Connection(Connection):
             s.n -= r
             if s.n == 0:
                 ex.at_span += 1
+            sent += r
+            if sent >= TURN and ex.at_span < ex.n_spans:
+                # A peer that takes all we have must not keep us from its answer, nor from the deadline.
+                r = ST_AGAIN
+                break
         else:
             r = self.stream.try_flush()
         if r == ST_AGAIN:
