@@ -100,7 +100,7 @@ def test_importing_is_cheap() -> None:
 
 
 @pytest.mark.slow
-def test_importing_costs_less_than_socket_and_ssl() -> None:
+def test_importing_costs_less_than_twice_socket_and_ssl() -> None:
     """The best of each, taken in turn, so that it holds on a busy machine; the goal itself (15 ms) is a benchmark's."""
     ours, theirs = zip(*((imported("pooledhttp")[0], imported("socket, ssl")[0]) for _ in range(9)), strict=True)
-    assert min(ours) < 1.5 * min(theirs), (ours, theirs)
+    assert min(ours) < 2 * min(theirs), (ours, theirs)
