@@ -67,9 +67,11 @@ class Conn:
     def start_tls(self, context: ssl.SSLContext) -> None:
         """The server's side of a handshake. A client that does not want us is `ClientGone`, noted in `peer.tls_errors`."""
         try:
-            # Wrapped first, so that the peer can break a handshake that stalls.
-            tls = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
-            self.sock = tls
+            with self._peer.changed:       # wrapping empties the plain socket: a peer that stops now must find the one or the other
+                if self._peer.stopped.is_set():
+                    raise ClientGone("the peer stopped")
+                tls = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+                self.sock = tls
             tls.do_handshake()
         except OSError as exc:
             self._peer.tls_errors.append(exc)
@@ -275,9 +277,10 @@ class Peer:
             self._wake_w.send(b"x")
             self._acceptor.join(PATIENCE)
             self._listener.close()
-            for conn in self.conns:
-                with suppress(OSError):
-                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
+            with self.changed:
+                for conn in self.conns:
+                    with suppress(OSError):
+                        socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
             for thread in self._threads:
                 thread.join(PATIENCE)
                 if thread.is_alive():
