@@ -49,7 +49,6 @@ cdef void eager_end() noexcept nogil:
 
 cdef ssize_t eager_recv(int fd, char* p, size_t n, int threads, int* credit, int* err) noexcept nogil:
     global _off_until, _off_steps, _tries, _hits, _offs
-    cdef int i
     cdef int64_t before, now
     cdef ssize_t r = -1
     cdef bint late = False
@@ -62,7 +61,7 @@ cdef ssize_t eager_recv(int fd, char* p, size_t n, int threads, int* credit, int
     if before < _off_until:
         return ST_AGAIN
     _tries += 1
-    for i in range(TRIES):
+    for _ in range(TRIES):
         sched_yield()
         now = ph_now()
         late = now - before > _long
@@ -113,8 +112,7 @@ def receive(int fd, Py_ssize_t n, int threads, int credit) -> tuple:
     cdef char* p = PyBytes_AS_STRING(room)
     cdef int err = 0
     cdef ssize_t r
-    with nogil:
-        r = eager_recv(fd, p, n, threads, &credit, &err)
+    r = eager_recv(fd, p, n, threads, &credit, &err)
     if r == ST_IO:
         raise OSError(err, os.strerror(err))
     return None if r == ST_AGAIN else room[:0 if r == ST_EOF else r], credit
