@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from bench import compare, peers, profiling, report
+from bench import compare, machine, peers, profiling, report
 from bench.processes import Failed
 from bench.scenarios import BY_NAME, LIMIT, OURS, SCENARIOS, Scenario
 from bench.servers import Servers
@@ -73,14 +73,14 @@ def main(argv: Sequence[str]) -> int:
                 print(f"no profile: {failure}", file=sys.stderr)
                 return 1
             return 0
-        facts, tables = report.machine(), []
+        facts, tables = machine.facts(), []
         print(report.heading(facts, opts.rounds, opts.seconds), flush=True)
         for scenario in opts.scenarios:
-            outcomes = compare.run(scenario, clients_for(scenario, opts.clients), servers, rounds=opts.rounds, seconds=opts.seconds, warmup=opts.warmup,
-                                   progress=partial(show, scenario.name))
-            tables.append(compare.Table(scenario, outcomes, sys.getswitchinterval()))
+            done = compare.run(scenario, clients_for(scenario, opts.clients), servers, rounds=opts.rounds, seconds=opts.seconds, warmup=opts.warmup,
+                               progress=partial(show, scenario.name))
+            tables.append(done)
             show("", "")
-            print("\n" + report.table(tables[-1]), flush=True)
+            print("\n" + report.table(done), flush=True)
     print("\n" + report.versions(tables))
     if any(s.goals for s in opts.scenarios) and not opts.variants:
         print("\n" + report.goals(tables))

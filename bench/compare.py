@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from bench.clients import Client, Sample, open_client
+from bench.machine import Quiet, cores
 from bench.processes import Failed
 from bench.scenarios import OURS, Faster, Scenario, Task, Within
 from bench.servers import Servers
@@ -48,10 +49,11 @@ class Judgement:
 
 @dataclass
 class Table:
-    """A scenario's outcomes. `switch_interval`: of the interpreter, in seconds."""
+    """A scenario's outcomes. `switch_interval`: of the interpreter, in seconds. `others`: the share of the machine that other processes used."""
     scenario: Scenario
     outcomes: dict[str, Outcome]
     switch_interval: float = 0.005
+    others: float = 0.0
 
     def figures(self, client: str) -> list[float]:
         """By round: requests a second, or milliseconds a request, in the scenario's unit."""
@@ -85,16 +87,10 @@ class Table:
         return Judgement(text, f"{median:.2f} ms", 1 - median / bound)
 
 
-def cores() -> tuple[int | None, int | None]:
-    """The client's core and the server's, for pinned scenarios; the same twice on a machine with one."""
-    mine = sorted(os.sched_getaffinity(0))
-    return mine[0], mine[min(1, len(mine) - 1)]
-
-
 def run(scenario: Scenario, names: Sequence[str], servers: Servers, *, rounds: int, seconds: float, warmup: float = 0.3,
-        progress: Callable[[str], None] = lambda text: None) -> dict[str, Outcome]:
+        progress: Callable[[str], None] = lambda text: None) -> Table:
     """Each client's outcome. One that fails takes no further part; the others go on. Each round begins with another client: none profits from its place."""
-    outcomes = {name: Outcome() for name in names}
+    outcomes, quiet = {name: Outcome() for name in names}, Quiet()
     client_core, server_core = cores() if scenario.pinned else (None, None)
     ca = str(servers.certificate.ca) if scenario.tls else None
     with contextlib.ExitStack() as stack:
@@ -103,7 +99,7 @@ def run(scenario: Scenario, names: Sequence[str], servers: Servers, *, rounds: i
         except Failed as failure:
             for outcome in outcomes.values():
                 outcome.error = f"no server: {failure}"
-            return outcomes
+            return Table(scenario, outcomes, sys.getswitchinterval())
         task, clients = Task(scenario, url, ca, warmup), []
         progress("warming up")
         for name in names:
@@ -116,9 +112,10 @@ def run(scenario: Scenario, names: Sequence[str], servers: Servers, *, rounds: i
         for r in range(rounds):
             turn = r % len(clients) if clients else 0
             for client in clients[turn:] + clients[:turn]:
+                quiet.look()
                 progress(f"round {r + 1} of {rounds}: {client.name}")
                 _attempt(client, clients, outcomes, partial(_sample, client, outcomes, seconds))
-    return outcomes
+    return Table(scenario, outcomes, sys.getswitchinterval(), quiet.share)
 
 
 def _sample(client: Client, outcomes: dict[str, Outcome], seconds: float) -> None:

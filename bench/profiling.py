@@ -9,8 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from bench.clients import Worker
-from bench.compare import cores
-from bench.processes import end, find, start
+from bench.machine import cores
+from bench.processes import Failed, end, find, start
 from bench.scenarios import Scenario, Task
 from bench.servers import Servers
 
@@ -47,7 +47,7 @@ def run(scenario: Scenario, client: str, servers: Servers, *, seconds: float, ke
         finally:
             end(recorder)
         if recorder.returncode:
-            return "perf record failed: " + said.strip()
+            raise Failed(f"perf record: exit code {recorder.returncode}: {said.strip()}")
         sample = worker.finish(seconds + 0.5)
         objects, symbols = _shares(perf, data, "dso"), _shares(perf, data, "dso,symbol")
     modules = frozenset(p.name for p in _modules(client))
@@ -70,8 +70,8 @@ def _shares(perf: str, data: str, key: str) -> list[tuple[float, list[str]]]:
     rows = []
     for line in done.stdout.splitlines():
         share, _, rest = line.strip().partition("\t")
-        if rest and re.fullmatch(r"[\d.]+%?", share):
-            rows.append((float(share.rstrip("%")), [name.strip() for name in rest.split("\t")]))
+        if rest and re.fullmatch(r"[\d.]+% *", share):
+            rows.append((float(share.rstrip("% ")), [name.strip() for name in rest.split("\t")]))
     return rows
 
 

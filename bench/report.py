@@ -1,49 +1,17 @@
 """Tables for people, and the same as data."""
 from __future__ import annotations
 
-import os
-import platform
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from bench.compare import Spread, Table
 from bench.scenarios import OURS
 
 
-def machine() -> dict[str, Any]:
-    return {"python": f"{platform.python_implementation()} {platform.python_version()}", "kernel": platform.release(), "cpu": _cpu(),
-            "cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 2), "others_busy": round(others_busy(), 2),
-            "switch_interval_ms": sys.getswitchinterval() * 1000}
-
-
-def others_busy(seconds: float = 0.5) -> float:
-    """The share of all cores' time that is used while we sleep: on a quiet machine about 0."""
-    def ticks() -> tuple[int, int]:
-        values = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-        return sum(values), values[3] + values[4]
-
-    all_before, idle_before = ticks()
-    time.sleep(seconds)
-    all_after, idle_after = ticks()
-    return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
 def heading(facts: dict[str, Any], rounds: int, seconds: float) -> str:
     lines = [f"{facts['python']}, Linux {facts['kernel']}, {facts['cores']} cores ({facts['cpu']}), switch interval {facts['switch_interval_ms']:g} ms",
              f"{rounds} rounds of {seconds:g} s (wrk: whole seconds), client by client in turn; ratios are made round by round, then their median"]
-    if facts["others_busy"] > 0.1:
-        lines.append(f"WARNING: other processes use {facts['others_busy']:.0%} of this machine; figures want a quiet one")
     if facts["cores"] < 2:
         lines.append("WARNING: one core only: pinned clients share it with their server")
     return "\n".join(lines)
@@ -73,6 +41,8 @@ def table(data: Table) -> str:
         else:
             cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
             lines.append("  ".join([f"  {row[0]:<{widths[0]}}", *cells]).rstrip())
+    if data.others > 0.1:
+        lines.append(f"  NOT QUIET: other processes used {data.others:.0%} of the machine meanwhile; these ratios say little")
     return "\n".join(lines)
 
 
@@ -95,6 +65,7 @@ def as_data(facts: dict[str, Any], tables: Sequence[Table], rounds: int, seconds
     return {"machine": facts, "rounds": rounds, "seconds": seconds, "scenarios": [{
         **{key: value for key, value in asdict(data.scenario).items() if key != "goals"},
         "unit": data.scenario.unit,
+        "others": data.others,
         "clients": {name: {**asdict(outcome), "figures": data.figures(name), "ours_over_it": data.ratios(name)} for name, outcome in data.outcomes.items()},
         "goals": [{**asdict(one), "reached": one.reached} for one in data.judge()],
     } for data in tables]}

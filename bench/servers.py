@@ -92,6 +92,8 @@ events {{ worker_connections 4096; }}
 http {{
     access_log off;
     default_type application/octet-stream;
+    open_file_cache max=16 inactive=1h;        # the server is to cost as little as it can
+    open_file_cache_valid 1h;
     sendfile on;
     tcp_nopush on;
     keepalive_requests 1000000000;

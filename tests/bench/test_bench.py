@@ -48,11 +48,11 @@ def test_every_quick_scenario_runs_with_our_client(tmp_path: Path) -> None:
 
 
 def test_a_client_that_fails_says_why_and_the_others_go_on(servers: Servers) -> None:
-    outcomes = compare.run(BY_NAME["plain-1"], ["nobody", OURS], servers, rounds=1, seconds=0.02, warmup=0.01)
+    table = compare.run(BY_NAME["plain-1"], ["nobody", OURS], servers, rounds=1, seconds=0.02, warmup=0.01)
+    outcomes = table.outcomes
     assert outcomes["nobody"].error == "LookupError: there is no client 'nobody'"
     assert outcomes[OURS].error is None and len(outcomes[OURS].samples) == 1
-    text = report.table(Table(BY_NAME["plain-1"], outcomes))
-    assert "FAILED: LookupError: there is no client 'nobody'" in text
+    assert "FAILED: LookupError: there is no client 'nobody'" in report.table(table)
 
 
 def test_a_server_that_does_not_start_fails_all_and_the_exit_code_says_so(tmp_path: Path) -> None:
