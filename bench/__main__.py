@@ -26,7 +26,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     args = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split(":")[0] + ".")
     args.add_argument("--quick", action="store_true", help="the quick scenarios, 5 rounds of half a second: under two minutes")
     args.add_argument("--rounds", type=int, help="rounds of each scenario (quick: 5, otherwise 7)")
-    args.add_argument("--seconds", type=float, help="a client's share of a round (quick: 0.5, otherwise 2)")
+    args.add_argument("--seconds", type=float, help="a client's share of a round (quick: 0.5, otherwise 2), or how long to profile (5)")
     args.add_argument("--warmup", type=float, default=0.3, help="seconds of requests before the first round")
     args.add_argument("--scenarios", help="comma-separated: " + ", ".join(BY_NAME))
     args.add_argument("--clients", help="comma-separated: " + ", ".join(CLIENTS) + "; or NAME/VARIANT: " + ", ".join(peers.variants()))
@@ -37,7 +37,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     args.add_argument("--list", action="store_true", help="the scenarios and their goals")
     opts = args.parse_args(argv)
     opts.rounds = opts.rounds or (5 if opts.quick else 7)
-    opts.seconds = opts.seconds or (0.5 if opts.quick else 2.0)
+    opts.seconds = opts.seconds or (5.0 if opts.profile else 0.5 if opts.quick else 2.0)
     names = opts.scenarios.split(",") if opts.scenarios else [s.name for s in SCENARIOS if s.quick or not opts.quick]
     clients = opts.clients.split(",") if opts.clients else peers.variants() if opts.variants else CLIENTS
     if wrong := [n for n in names + ([opts.profile] if opts.profile else []) if n not in BY_NAME]:

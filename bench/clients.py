@@ -85,11 +85,15 @@ class Worker(Client):
 
     def _answer(self, seconds: float) -> dict[str, Any]:
         try:
-            answer: dict[str, Any] = json.loads(self._lines.read(seconds))
+            line = self._lines.read(seconds)
         except Failed as failure:
             self._errors.seek(0)
             last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
             raise Failed(": ".join([str(failure), *last])) from None
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise Failed(f"says: {line}") from None
         if "error" in answer:
             raise Failed(str(answer["error"]))
         return answer

@@ -12,7 +12,7 @@ from bench.clients import Client, Sample, open_client
 from bench.machine import Quiet, cores
 from bench.processes import Failed
 from bench.scenarios import OURS, Faster, Scenario, Task, Within
-from bench.servers import Servers
+from bench.servers import Servers, bare_ms
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,14 @@ class Judgement:
 
 @dataclass
 class Table:
-    """A scenario's outcomes. `switch_interval`: of the interpreter, in seconds. `others`: the share of the machine that other processes used."""
+    """A scenario's outcomes. `switch_interval`: of the interpreter, in seconds. `others`: the share of the machine that other processes used.
+    `server_ms`: what a bare socket waits for the server's answer, where times are measured.
+    """
     scenario: Scenario
     outcomes: dict[str, Outcome]
     switch_interval: float = 0.005
     others: float = 0.0
+    server_ms: float | None = None
 
     def figures(self, client: str) -> list[float]:
         """By round: requests a second, or milliseconds a request, in the scenario's unit."""
@@ -100,10 +103,16 @@ def run(scenario: Scenario, names: Sequence[str], servers: Servers, *, rounds: i
             for outcome in outcomes.values():
                 outcome.error = f"no server: {failure}"
             return Table(scenario, outcomes, sys.getswitchinterval())
-        task, clients = Task(scenario, url, ca, warmup), []
+        server_ms = bare_ms(url) if scenario.timed else None
+        clients: list[Client] = []
+        task = Task(scenario, url, ca, warmup)
         progress("warming up")
         for name in names:
-            client = open_client(name, task, client_core)
+            try:
+                client = open_client(name, task, client_core)
+            except Failed as failure:
+                outcomes[name].error = str(failure)
+                continue
             stack.callback(client.close)
             clients.append(client)
         for client in list(clients):
@@ -115,7 +124,7 @@ def run(scenario: Scenario, names: Sequence[str], servers: Servers, *, rounds: i
                 quiet.look()
                 progress(f"round {r + 1} of {rounds}: {client.name}")
                 _attempt(client, clients, outcomes, partial(_sample, client, outcomes, seconds))
-    return Table(scenario, outcomes, sys.getswitchinterval(), quiet.share)
+    return Table(scenario, outcomes, sys.getswitchinterval(), quiet.share, server_ms)
 
 
 def _sample(client: Client, outcomes: dict[str, Outcome], seconds: float) -> None:

@@ -1,6 +1,7 @@
 """Child processes that end when the bench ends, however it ends."""
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import shutil
@@ -64,7 +65,9 @@ class Lines:
                     raise Failed(f"no answer within {seconds:.0f} s")
                 piece = os.read(self._pipe, 65536)
                 if not piece:
-                    raise Failed(f"ended (exit code {self._child.wait(5)})")
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._child.wait(5)
+                    raise Failed("ended" + (f" (exit code {self._child.returncode})" if self._child.returncode is not None else " its output"))
                 self._rest += piece
         line, self._rest = self._rest.split(b"\n", 1)
         return line.decode()

@@ -40,7 +40,7 @@ def run(scenario: Scenario, client: str, servers: Servers, *, seconds: float, ke
         worker.ready()
         worker.begin(seconds + 0.5)
         # The software clock is there on virtual machines too, where the processor's counters often are not.
-        recorder = start([perf, "record", "-q", "-e", "cpu-clock", "-F", str(FREQUENCY), "-g", "-o", data, "-p", str(worker.child.pid),
+        recorder = start([perf, "record", "-e", "cpu-clock", "-F", str(FREQUENCY), "-g", "-o", data, "-p", str(worker.child.pid),
                           "--", "sleep", str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             said = recorder.communicate(timeout=seconds + 30)[0].decode(errors="replace")

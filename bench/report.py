@@ -41,6 +41,9 @@ def table(data: Table) -> str:
         else:
             cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
             lines.append("  ".join([f"  {row[0]:<{widths[0]}}", *cells]).rstrip())
+    if data.server_ms is not None:
+        lines.append(f"  the server's {data.scenario.delay_ms:.1f} ms are {data.server_ms:.2f} ms to a bare socket; "
+                     f"switch interval {data.switch_interval * 1000:.1f} ms")
     if data.others > 0.1:
         lines.append(f"  NOT QUIET: other processes used {data.others:.0%} of the machine meanwhile; these ratios say little")
     return "\n".join(lines)
@@ -65,7 +68,7 @@ def as_data(facts: dict[str, Any], tables: Sequence[Table], rounds: int, seconds
     return {"machine": facts, "rounds": rounds, "seconds": seconds, "scenarios": [{
         **{key: value for key, value in asdict(data.scenario).items() if key != "goals"},
         "unit": data.scenario.unit,
-        "others": data.others,
+        "others": data.others, "server_ms": data.server_ms,
         "clients": {name: {**asdict(outcome), "figures": data.figures(name), "ours_over_it": data.ratios(name)} for name, outcome in data.outcomes.items()},
         "goals": [{**asdict(one), "reached": one.reached} for one in data.judge()],
     } for data in tables]}

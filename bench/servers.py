@@ -4,11 +4,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bench.processes import Failed, Lines, end, find, start
 from bench.scenarios import KIB, MIB, Scenario, body
@@ -130,6 +132,22 @@ http {{
                 raise Failed("the delay server does not compile: " + done.stderr)
             self._delay = program
         return self._delay
+
+
+def bare_ms(url: str, times: int = 30) -> float:
+    """Milliseconds from a request to the first bytes of its answer, for a blocking socket in an idle interpreter: the median."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None and parts.port is not None
+    request, took = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.hostname}\r\n\r\n".encode(), []
+    with socket.create_connection((parts.hostname, parts.port), PATIENCE) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(times):
+            began = time.perf_counter()
+            sock.sendall(request)
+            if not sock.recv(1 << 20):
+                raise Failed("the server closes its connections")
+            took.append(time.perf_counter() - began)
+    return statistics.median(took) * 1000
 
 
 def _free_ports() -> tuple[int, int]:
