@@ -6,7 +6,6 @@ it, as whatever bytes-like object the client gives. TLS peers verify the server 
 """
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sized
 from importlib import import_module
@@ -176,7 +175,3 @@ def make(client: str, task: Task) -> Peer:
 
 def variants() -> list[str]:
     return [f"{name}/{v}".rstrip("/") for name, peer in PEERS.items() if len(peer.variants) > 1 for v in peer.variants]
-
-
-def interpreter() -> str:
-    return f"{sys.implementation.name} {sys.version.split()[0]}"
