@@ -1,0 +1,216 @@
+"""OpenSSL's record layer under an `ssl.SSLObject`, called without the GIL.
+
+Contexts, handshakes, certificates, sessions and errors are the `ssl` module's. But each of its reads and writes lets go of the GIL and
+fights for it again, and among sixteen threads that costs more than the cipher. So once the handshake is done, records are
+read and written by the `SSL*` inside the object, with the functions of the very library that the `ssl` module is linked to.
+
+The object's layout is CPython's own affair, so nothing is taken on trust: its head is compared with what the object says by its public
+attributes, and OpenSSL is asked whether that `SSL*` is the object's and stands over memory BIOs. Wherever a step is not as expected - another Python, a
+subclass or a stand-in for `SSLObject`, OpenSSL linked into the interpreter - `direct_open` says so, and the stream goes by way of the `ssl` module.
+"""
+from cpython.object cimport PyObject
+
+from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_TLS
+
+cdef extern from *:
+    """
+    #include <dlfcn.h>
+
+    /* The head of CPython's PySSLSocket (Modules/_ssl.c), the same from 3.10 to 3.14. */
+    typedef struct {
+        PyObject_HEAD
+        PyObject *Socket;
+        void *ssl;
+        PyObject *ctx;
+    } ph_ssl_head;
+    #define PH_SSL_KNOWN (PY_VERSION_HEX >= 0x030A0000 && PY_VERSION_HEX < 0x030F0000)
+
+    static int (*ph_SSL_read_ex)(void *, void *, size_t, size_t *);
+    static int (*ph_SSL_write_ex)(void *, const void *, size_t, size_t *);
+    static int (*ph_SSL_get_error)(const void *, int);
+    static int (*ph_SSL_pending)(const void *);
+    static void *(*ph_SSL_get_ex_data)(const void *, int);
+    static void *(*ph_SSL_get_rbio)(const void *);
+    static void *(*ph_SSL_get_wbio)(const void *);
+    static int (*ph_BIO_method_type)(const void *);
+    static int (*ph_BIO_read)(void *, void *, int);
+    static int (*ph_BIO_write)(void *, const void *, int);
+    static size_t (*ph_BIO_ctrl_pending)(void *);
+    static void (*ph_ERR_clear_error)(void);
+    static unsigned long (*ph_ERR_peek_last_error)(void);
+    static const char *(*ph_ERR_reason_error_string)(unsigned long);
+
+    /* The functions as the library at `path` sees them: its own symbols and those of the libraries it is linked to. */
+    static int ph_ssl_load(const char *path) {
+        void *lib = dlopen(path, RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
+        if (lib == NULL) return 0;
+    #define PH_GET(name) if ((*(void **)&ph_##name = dlsym(lib, #name)) == NULL) return 0;
+        PH_GET(SSL_read_ex) PH_GET(SSL_write_ex) PH_GET(SSL_get_error) PH_GET(SSL_pending) PH_GET(SSL_get_ex_data)
+        PH_GET(SSL_get_rbio) PH_GET(SSL_get_wbio) PH_GET(BIO_method_type) PH_GET(BIO_read) PH_GET(BIO_write)
+        PH_GET(BIO_ctrl_pending) PH_GET(ERR_clear_error) PH_GET(ERR_peek_last_error) PH_GET(ERR_reason_error_string)
+    #undef PH_GET
+        return 1;               /* the library stays loaded: the handle is kept */
+    }
+    """
+    ctypedef struct ph_ssl_head:
+        PyObject *Socket
+        void *ssl
+        PyObject *ctx
+    bint PH_SSL_KNOWN
+    int ph_SSL_read_ex(void*, void*, size_t, size_t*) noexcept nogil
+    int ph_SSL_write_ex(void*, const void*, size_t, size_t*) noexcept nogil
+    int ph_SSL_get_error(const void*, int) noexcept nogil
+    int ph_SSL_pending(const void*) noexcept nogil
+    void* ph_SSL_get_ex_data(const void*, int) noexcept nogil
+    void* ph_SSL_get_rbio(const void*) noexcept nogil
+    void* ph_SSL_get_wbio(const void*) noexcept nogil
+    int ph_BIO_method_type(const void*) noexcept nogil
+    int ph_BIO_read(void*, void*, int) noexcept nogil
+    int ph_BIO_write(void*, const void*, int) noexcept nogil
+    size_t ph_BIO_ctrl_pending(void*) noexcept nogil
+    void ph_ERR_clear_error() noexcept nogil
+    unsigned long ph_ERR_peek_last_error() noexcept nogil
+    const char* ph_ERR_reason_error_string(unsigned long) noexcept nogil
+    int ph_ssl_load(const char* path)
+
+import os
+import sys
+
+cdef enum:
+    SSL_ERROR_WANT_READ = 2
+    SSL_ERROR_ZERO_RETURN = 6
+    BIO_TYPE_MEM = 1025
+    PIECE = 1 << 30            # BIO_read and BIO_write take an int
+
+cdef int _state = 0            # 0: not looked at yet; 1: to be had; -1: not
+cdef bint _wanted = True
+cdef object _inner_type = None
+
+
+cdef int _look() except -1:
+    global _state, _inner_type
+    import _ssl
+
+    _state = -1
+    path = getattr(_ssl, "__file__", None)
+    inner = getattr(_ssl, "_SSLSocket", None)
+    if PH_SSL_KNOWN and path is not None and inner is not None and sys.implementation.name == "cpython" and \
+            inner.__basicsize__ >= <int>sizeof(ph_ssl_head) and ph_ssl_load(os.fsencode(path)):
+        _inner_type = inner
+        _state = 1
+    return 0
+
+
+cdef bint direct_open(object sslobj, Direct* d) except -1:
+    cdef ph_ssl_head* head
+    d.ssl = NULL
+    if _state == 0:
+        _look()
+    if _state < 0 or not _wanted:
+        return False
+    import ssl
+
+    inner = getattr(sslobj, "_sslobj", None)
+    if type(sslobj) is not ssl.SSLObject or type(inner) is not _inner_type:
+        return False
+    head = <ph_ssl_head*><PyObject*>inner
+    if head.Socket != NULL or head.ssl == NULL or head.ctx != <PyObject*>inner.context:
+        return False
+    if ph_SSL_get_ex_data(head.ssl, 0) != <void*>inner:
+        return False
+    d.rbio = ph_SSL_get_rbio(head.ssl)
+    d.wbio = ph_SSL_get_wbio(head.ssl)
+    if d.rbio == NULL or d.wbio == NULL or ph_BIO_method_type(d.rbio) != BIO_TYPE_MEM or ph_BIO_method_type(d.wbio) != BIO_TYPE_MEM:
+        return False
+    d.ssl = head.ssl
+    return True
+
+
+cdef ssize_t _failed(Direct* d, int r) noexcept nogil:
+    r = ph_SSL_get_error(d.ssl, r)
+    if r == SSL_ERROR_WANT_READ:
+        return ST_AGAIN
+    if r == SSL_ERROR_ZERO_RETURN:
+        return ST_EOF
+    d.err = ph_ERR_peek_last_error()
+    # The queue is the thread's, and `ssl` looks at it too.
+    ph_ERR_clear_error()
+    return ST_TLS
+
+
+cdef ssize_t direct_read(Direct* d, char* p, size_t n) noexcept nogil:
+    cdef size_t got = 0
+    cdef int r
+    ph_ERR_clear_error()
+    r = ph_SSL_read_ex(d.ssl, p, n, &got)
+    return <ssize_t>got if r > 0 else _failed(d, r)
+
+
+cdef ssize_t direct_write(Direct* d, const char* p, size_t n) noexcept nogil:
+    cdef size_t done = 0
+    cdef int r
+    ph_ERR_clear_error()
+    r = ph_SSL_write_ex(d.ssl, p, n, &done)
+    return <ssize_t>done if r > 0 else _failed(d, r)
+
+
+cdef bint direct_feed(Direct* d, const char* p, size_t n) noexcept nogil:
+    cdef int k
+    while n > 0:
+        k = ph_BIO_write(d.rbio, p, <int>min(n, <size_t>PIECE))
+        if k <= 0:
+            return False
+        p += k
+        n -= <size_t>k
+    return True
+
+
+cdef size_t direct_fed(Direct* d) noexcept nogil:
+    return ph_BIO_ctrl_pending(d.rbio)
+
+
+cdef size_t direct_made(Direct* d) noexcept nogil:
+    return ph_BIO_ctrl_pending(d.wbio)
+
+
+cdef size_t direct_take(Direct* d, char* p, size_t n) noexcept nogil:
+    cdef int k = ph_BIO_read(d.wbio, p, <int>min(n, <size_t>PIECE))
+    return <size_t>k if k > 0 else 0
+
+
+cdef bint direct_more(Direct* d) noexcept nogil:
+    return ph_SSL_pending(d.ssl) > 0
+
+
+cdef object direct_error(Direct* d):
+    import ssl
+
+    cdef const char* said = ph_ERR_reason_error_string(d.err) if d.err else NULL
+    words = said.decode("ascii", "replace") if said != NULL else "the TLS library failed without a reason"
+    reason = words.upper().replace(" ", "_").replace("-", "_") if said != NULL else None
+    error = ssl.SSLError(1, f"[SSL: {reason}] {words}" if reason else words)
+    # Where `ssl` makes them it says so.
+    error.library = "SSL"
+    error.reason = reason
+    return error
+
+
+def available() -> bool:
+    """Whether this Python's `ssl` module lets OpenSSL be called directly."""
+    if _state == 0:
+        _look()
+    return _state > 0
+
+
+def use(bint on) -> bool:
+    """Turn it on or off for streams made from now on; returns what it was. For tests, and for who mistrusts it."""
+    global _wanted
+    before = _wanted
+    _wanted = on
+    return before
+
+
+def offered(object sslobj) -> bool:
+    """Whether records of this `ssl.SSLObject` can be read and written directly."""
+    cdef Direct d
+    return direct_open(sslobj, &d)
