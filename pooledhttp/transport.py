@@ -76,8 +76,8 @@ class Transport(Tripper):
     For the three `max_*conns*`, 0 is no limit; for `idle_conn_timeout` and `max_conn_lifetime` (seconds), None or 0 is never.
     `reuse` is "lifo" (most recently used first) or "fifo". `verify` is True (certifi), False, a CA file or directory, or an
     `ssl.SSLContext`, or "system" (truststore); `cert` a PEM path or (cert, key[, password]); `fingerprint` "sha256:..." of the one
-    leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns (family, sockaddr) pairs;
-    `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
+    leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns
+    (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
     """
 
     def __new__(cls, *args: object, **kwargs: object) -> Transport:

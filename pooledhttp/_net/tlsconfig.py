@@ -239,23 +239,23 @@ def _stamp(wanted: TlsSettings) -> Stamp:
         for path in ssl.get_default_verify_paths()[:2]:
             if path:
                 found.append((path, *_seen(path)))
-    name = ""
+    variable = wanted.named[0]
     try:
-        for name, path in ((wanted.named[0], file), *((wanted.named[1], path) for path in folder.split(os.pathsep))):
-            if path:
-                found.append(_seen(path))
-        name = ""
+        if file:
+            found.append(_seen(file))
+        variable = ""
         for path in wanted.cert or ():
             if path:
                 found.append(_seen(path))
-        name = wanted.named[1]
+        variable = wanted.named[1]
         # A directory's own mtime says that a name came or went, not that a file in it was written over.
-        for path in folder.split(os.pathsep):
-            for entry in sorted(os.listdir(path)) if path else ():
+        for path in filter(None, folder.split(os.pathsep)):
+            found.append(_seen(path))
+            for entry in sorted(os.listdir(path)):
                 with contextlib.suppress(FileNotFoundError):      # a dangling link
                     found.append(_seen(os.path.join(path, entry)))
     except OSError as exc:
-        raise errors.TLSError(f"cannot read {exc.filename!r}{_of(name)}: {exc.strerror}", phase="tls") from exc
+        raise errors.TLSError(f"cannot read {exc.filename!r}{_of(variable)}: {exc.strerror}", phase="tls") from exc
     return tuple(found)
 
 

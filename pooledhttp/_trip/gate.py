@@ -59,7 +59,13 @@ def cancelled(phase: str, reason: Any, conn: ConnInfo | None) -> errors.Cancelle
 
 def no_answer(conn: ConnInfo | None) -> errors.RemoteProtocolError:
     """A fresh connection was closed in order, before a byte of the answer."""
-    return errors.RemoteProtocolError("the server closed the connection without an answer", phase="headers", conn=conn)
+    return errors.RemoteProtocolError(f"the server closed the connection without an answer{_silent(conn)}", phase="headers", conn=conn)
+
+
+def _silent(conn: ConnInfo | None) -> str:
+    """OpenSSL's servers close without a word where they are sent plain HTTP."""
+    fresh = conn is not None and conn.tls_version is None and not conn.reused
+    return " (a server that speaks TLS on this port does so: is https:// meant?)" if fresh else ""
 
 
 def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.RemoteProtocolError:
@@ -67,10 +73,11 @@ def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.Rem
     return errors.RemoteProtocolError(_BROKEN[err].format(left=left), phase=phase, conn=conn)
 
 
-def io_failed(err: int, phase: str, conn: ConnInfo | None) -> errors.NetworkError:
-    """A system call on the connection failed with `err`."""
+def io_failed(err: int, phase: str, conn: ConnInfo | None, silent: bool = False) -> errors.NetworkError:
+    """A system call on the connection failed with `err`; `silent`: before a byte came."""
     cls = errors.WriteError if phase == "send" else errors.ReadError
-    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}", phase=phase, conn=conn)
+    hint = _silent(conn) if silent and phase == "headers" else ""
+    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}{hint}", phase=phase, conn=conn)
 
 
 def tls_failed(exc: BaseException | None, phase: str, conn: ConnInfo | None, where: str) -> BaseException:
