@@ -82,7 +82,7 @@ def signed_with(digest: str, name: str, by: Made, folder: Path) -> Made:
     issuer.write_bytes(by.pem)
     issuer_key.write_bytes(by.key_pem)
     extensions = folder / f"{digest}.ext"
-    extensions.write_text(f"subjectAltName=DNS:{name}\n")
+    extensions.write_text(f"subjectAltName=DNS:{name}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
     for command in (("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", key_file,
                      "-out", request),
                     ("x509", "-req", "-in", request, "-CA", issuer, "-CAkey", issuer_key, "-set_serial", "77", "-days", "9", f"-{digest}",
