@@ -430,7 +430,14 @@ class Dial:
                 kept = None                   # of before a file changed: what it trusted then may not be trusted now, and ssl refuses it
             self._offered = kept
             try:
-                self._tls = TlsStream(self._sock, self._context, name, None if kept is None else kept[1], spec.sessions)
+                try:
+                    self._tls = TlsStream(self._sock, self._context, name, None if kept is None else kept[1], spec.sessions)
+                except ValueError:
+                    if kept is None:
+                        raise
+                    # A context of the user's that has others inside.
+                    self._forget_session()
+                    self._tls = TlsStream(self._sock, self._context, name, None, spec.sessions)
             except (ValueError, OSError) as exc:
                 raise errors.TLSError(f"TLS with {spec.where} failed: {name!r} cannot be asked for: {exc}", phase="tls") from exc
             self._sock = None
@@ -450,6 +457,7 @@ class Dial:
             if self._wait({fd: select.POLLIN if want == "read" else select.POLLOUT}, end, woken) is None:
                 return None
             if 0 <= end <= time.monotonic_ns():
+                self._forget_session()        # a server may be stuck with it
                 if end == deadline:
                     raise DeadlinePassed("tls")
                 raise errors.TLSHandshakeTimeout(
@@ -463,8 +471,7 @@ class Dial:
 
     def _without_session(self, deadline: int, woken: Callable[[], bool] | None) -> Stream | None:
         """The handshake broke, and it had offered a session: that may be why. Once more, on a new connection, without one."""
-        if self.spec.sessions[0] is self._offered:
-            self.spec.sessions[0] = None
+        self._forget_session()
         assert self._tls is not None and self._address is not None
         self._tls.abandon()
         self._tls = None
@@ -476,6 +483,11 @@ class Dial:
         self._todo.append(self._address)
         self._phase = "connect"
         return self._handshake(deadline, woken) if self._connect(deadline, woken) else None
+
+    def _forget_session(self) -> None:
+        if self.spec.sessions[0] is self._offered:
+            self.spec.sessions[0] = None
+        self._offered = None
 
     # -- waiting --
 

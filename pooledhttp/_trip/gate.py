@@ -64,8 +64,9 @@ def no_answer(conn: ConnInfo | None) -> errors.RemoteProtocolError:
 
 def _silent(conn: ConnInfo | None) -> str:
     """OpenSSL's servers close without a word where they are sent plain HTTP."""
-    fresh = conn is not None and conn.tls_version is None and not conn.reused
-    return " (a server that speaks TLS on this port does so: is https:// meant?)" if fresh else ""
+    if conn is None or conn.reused or conn.tls_version is not None or not isinstance(conn.remote_addr, tuple) or conn.remote_addr[1] == 80:
+        return ""
+    return " (a server that speaks TLS on this port does so: is https:// meant?)"
 
 
 def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.RemoteProtocolError:
@@ -76,7 +77,7 @@ def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.Rem
 def io_failed(err: int, phase: str, conn: ConnInfo | None, silent: bool = False) -> errors.NetworkError:
     """A system call on the connection failed with `err`; `silent`: before a byte came."""
     cls = errors.WriteError if phase == "send" else errors.ReadError
-    hint = _silent(conn) if silent and phase == "headers" else ""
+    hint = _silent(conn) if silent else ""
     return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}{hint}", phase=phase, conn=conn)
 
 

@@ -277,6 +277,38 @@ def test_plain_http_on_a_tls_port_and_the_other_way(nginx: Nginx, ca: Authority)
         assert r.status_code == 400                # nginx says so itself
 
 
+@pytest.mark.parametrize("answer", [b"\x15\x03\x01\x00\x02\x02\x46", b"\x16\x03\x03\x00\x05hello", b"\x15\x03"], ids=["alert", "handshake", "cut"])
+@pytest.mark.parametrize("how", ["stays", "closes", "resets"])
+def test_plain_http_to_a_server_of_tls(peer: MakePeer, answer: bytes, how: str) -> None:
+    """Its alert is no status line (RFC 8446 section 6): said at once, not when the server closes."""
+    def script(conn: Conn, i: int) -> None:
+        conn.recv_some(5)
+        conn.send(answer)
+        if how == "stays":
+            conn.recv_until_closed()
+        elif how == "resets":
+            conn.reset()
+
+    server = peer(script)
+    with Transport() as transport:
+        with pytest.raises(errors.RemoteProtocolError, match="the server speaks TLS on this port: use https://") as caught:
+            Client(transport=transport).get(server.url(), timeout=20)
+        assert caught.value.phase == "headers"
+        stats = transport.stats()
+        assert (stats.open, stats.closed["error"]) == (0, 1)
+
+
+@pytest.mark.parametrize("body", [None, b"x" * 3_000_000], ids=["get", "upload"])
+def test_plain_http_to_openssls_server(peer: MakePeer, ca: Authority, body: bytes | None) -> None:
+    """It closes or resets without a word, so that we can only guess."""
+    server = peer(answering(respond(b"x")), tls=ca.server())
+    with Transport() as transport:
+        with pytest.raises(errors.TransportError, match="is https:// meant") as caught:
+            Client(transport=transport).request("GET" if body is None else "PUT", f"http://127.0.0.1:{server.port}/", content=body, timeout=20)
+        assert isinstance(caught.value, (errors.RemoteProtocolError, errors.ReadError, errors.WriteError))
+        assert transport.stats().open == 0
+
+
 def test_a_bad_authority_file_costs_no_connection(nginx: Nginx, tmp_path: Path) -> None:
     bad: list[Any] = [tmp_path / "absent.pem", tmp_path / "empty.pem"]
     bad[1].write_text("no certificate")

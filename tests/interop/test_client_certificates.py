@@ -168,9 +168,9 @@ def test_one_that_the_server_does_not_know(wanting: Callable[..., Peer], ca: Aut
     stranger = make("client.test", by=make(cn="stranger", authority=True))
     file = tmp_path / "stranger.pem"
     file.write_bytes(stranger.key_pem + stranger.pem)
-    with Client(verify=ca.pem, cert=file, timeout=20) as client:
-        with pytest.raises(errors.TLSError, match="the server does not know the issuer of our certificate"):
-            client.get(server.url())
+    unknown = pytest.raises(errors.TLSError, match="the server does not know the issuer of our certificate")
+    with Client(verify=ca.pem, cert=file, timeout=20) as client, unknown:
+        client.get(server.url())
 
 
 def test_a_rotated_certificate_is_shown_at_the_next_dial(wanting: Callable[..., Peer], ca: Authority, files: Files, tmp_path: Path) -> None:

@@ -83,8 +83,12 @@ def test_a_pin_adds_to_what_verify_asks(serving: Callable[..., Peer]) -> None:
     """The right leaf of an unknown authority is still refused; with `verify=False` the pin alone decides."""
     server = serving()
     refused(server, "its issuer is unknown", fingerprint=pin(LEAF))
-    with Client(verify=False, fingerprint=pin(LEAF), timeout=20) as client:
-        assert client.get(server.url()).ok
+    context = ssl.create_default_context(cadata=LEAF_ROOT.pem.decode())
+    for verify in (False, context):
+        with Client(verify=verify, fingerprint=pin(LEAF), timeout=20) as client:
+            assert client.get(server.url()).ok
+    with Client(verify=context, fingerprint=pin(LEAF_ROOT), timeout=20) as client, pytest.raises(errors.CertificateError, match="not the pinned"):
+        client.get(server.url())
     alone = serving(ALONE)
     refused(alone, "it is self-signed", fingerprint=pin(ALONE))
     with Client(verify=False, fingerprint=pin(ALONE), timeout=20) as client:
@@ -97,9 +101,8 @@ def test_a_pin_and_the_name(serving: Callable[..., Peer], root: Path) -> None:
     def resolver(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
-    with Client(verify=root, fingerprint=pin(LEAF), resolver=resolver, timeout=20) as client:
-        with pytest.raises(errors.CertificateError, match="another host"):
-            client.get(f"https://a.test:{server.port}/")
+    with Client(verify=root, fingerprint=pin(LEAF), resolver=resolver, timeout=20) as client, pytest.raises(errors.CertificateError, match="another host"):
+        client.get(f"https://a.test:{server.port}/")
     with Client(verify=False, fingerprint=pin(LEAF), resolver=resolver, timeout=20) as client:
         assert client.get(f"https://a.test:{server.port}/").ok
 
