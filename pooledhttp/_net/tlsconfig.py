@@ -451,7 +451,7 @@ def tls_error(exc: BaseException, where: str, first: bytes = b"") -> errors.TLSE
     if isinstance(exc, ssl.SSLCertVerificationError):
         words = _VERIFY.get(exc.verify_code, "")
         said = str(exc.verify_message)
-        text = f"{words} ({said})" if words else said
+        text = f"{words}: {said}" if words else said
         return errors.CertificateError(f"the certificate of {where} was not accepted: {text}", phase="tls")
     if first[:5] == b"HTTP/":
         text = "it speaks plain HTTP on this port, not HTTPS"
