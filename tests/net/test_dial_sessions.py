@@ -62,6 +62,7 @@ def test_it_is_left_and_finished_by_another_thread(certs: Certificates) -> None:
         with Peer(serve):
             with Peer(wake):
                 assert dial.run(time.monotonic_ns() + 9 * SECOND, lambda: for_good) is None
+            handle.clear()                             # where the dial looked between `for_good` and the signal
             assert spec.sessions == [None]
             finisher = Peer(dial.run)
             gate.set()
@@ -96,4 +97,5 @@ def test_it_is_abandoned(certs: Certificates) -> None:
         with Peer(serve):
             with Peer(wake):
                 assert dial.run(-1, done.is_set) is None
+            handle.clear()
             dial.abandon()
