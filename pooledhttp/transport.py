@@ -80,6 +80,8 @@ class Transport(Tripper):
     (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
     """
 
+    _trusting: tuple[Any, Any, Any] = (None, None, None)         # of a subclass that does not call __init__, as `exchange` will say
+
     def __new__(cls, *args: object, **kwargs: object) -> Transport:
         return super().__new__(cls)
 

@@ -478,8 +478,9 @@ cdef class TlsStream(Stream):
     cdef void say_goodbye(self) noexcept:
         try:
             # Not SSLObject.unwrap, which is a Python function: a signal's handler may run in it, and raise where nobody can hear it.
-            if self.below is not self.obj:
-                self.below.shutdown()
+            below = getattr(self.obj, "_sslobj", None)
+            if below is not None:
+                below.shutdown()
             else:
                 self.obj.unwrap()
         except KeyboardInterrupt:

@@ -201,6 +201,52 @@ def test_a_server_too_old_is_refused(peer: MakePeer, ca: Authority) -> None:
         assert not isinstance(caught.value, errors.CertificateError)
 
 
+def refused_by_tls(server: Peer, words: str, **options: Any) -> None:
+    with Transport(**options) as transport:
+        with pytest.raises(errors.TLSError, match=words) as caught:
+            Client(transport=transport).get(f"https://127.0.0.1:{server.port}/", timeout=20)
+        assert caught.value.phase == "tls" and not isinstance(caught.value, errors.CertificateError)
+        stats = transport.stats()
+        assert (stats.dials, stats.opened, stats.open) == (1, 0, 0)
+    server.wait_closed()
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_versions_nobody_should_speak(peer: MakePeer, ca: Authority) -> None:
+    """TLS 1.1 and below (RFC 8996): a server that knows no better refuses us; one that answers so all the same is refused."""
+    old = ca.new_server()
+    old.set_ciphers("ALL@SECLEVEL=0")
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    refused_by_tls(peer(answering(respond(b"x")), tls=old), "the server refuses our versions of TLS", verify=str(ca.pem))
+
+    def answers_in_tls_1_0(conn: Conn, i: int) -> None:
+        conn.recv_some()
+        hello = b"\x03\x01" + bytes(32) + b"\x00" + b"\x00\x2f" + b"\x00"
+        conn.send(b"\x16\x03\x01" + (4 + len(hello)).to_bytes(2, "big") + b"\x02" + len(hello).to_bytes(3, "big") + hello)
+        conn.recv_until_closed()
+
+    refused_by_tls(peer(answers_in_tls_1_0), "speaks only versions of TLS that are too old")
+
+
+def test_a_name_that_the_server_does_not_know(peer: MakePeer, ca: Authority) -> None:
+    context = ca.new_server()
+    context.sni_callback = lambda sock, name, ctx: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    refused_by_tls(peer(answering(respond(b"x")), tls=context), "the server knows no host of this name", verify=str(ca.pem), server_hostname="a.test")
+
+
+@pytest.mark.parametrize("part", [b"", b"\x16", b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03"], ids=["nothing", "a byte", "half a hello"])
+@pytest.mark.parametrize("how", ["closes", "resets"])
+def test_a_handshake_that_is_cut(peer: MakePeer, part: bytes, how: str) -> None:
+    def script(conn: Conn, i: int) -> None:
+        conn.recv_some()
+        conn.send(part)
+        if how == "resets":
+            conn.reset()
+
+    refused_by_tls(peer(script), "closed the connection during the TLS handshake" if how == "closes" else "broke during the handshake: Connection reset")
+
+
 def idles(client: Client, url: str) -> None:
     """A hundred requests in sequence after an idle time in which the janitor has looked at the connection: one dial."""
     assert client.get(url).status_code == 200
