@@ -127,6 +127,24 @@ def test_openssls_own_server_counts_them(s_server: int, ca: Authority) -> None:
     assert [("Reused, TLS" in text, "New, TLS" in text) for text in said] == [(False, True), (True, False), (True, False)]
 
 
+@pytest.mark.parametrize("first", VERSIONS)
+def test_servers_of_two_versions_behind_one_name(peer: MakePeer, ca: Authority, first: ssl.TLSVersion) -> None:
+    """The session of one version is no hindrance to speaking another."""
+    servers = [Counting(peer, ca, version) for version in sorted(VERSIONS, key=lambda v: v != first)]
+    turns = iter((0, 1, 1, 0, 0))
+
+    def resolver(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+        return [(socket.AF_INET, ("127.0.0.1", servers[next(turns)].peer.port))]
+
+    with Client(verify=ca.pem, timeout=20, resolver=resolver, disable_keep_alives=True) as client:
+        for _ in range(5):
+            assert client.get("https://a.test/").ok
+        stats = client.transport.stats()
+        assert (stats.dials, stats.opened) == (5, 5)
+    assert [server.resumed for server in servers] == [[False, False, True], [False, True]]
+    assert [server.peer.accepted for server in servers] == [3, 2]
+
+
 def test_never_between_host_names(server: Counting, ca: Authority) -> None:
     with Client(verify=ca.pem, timeout=20, resolver=loopback, disable_keep_alives=True) as client:
         for host in ("a.test", "b.test", "127.0.0.1", "a.test", "b.test", "127.0.0.1"):

@@ -251,6 +251,14 @@ def test_clients_of_one_transport_share_no_connection_where_they_trust_otherwise
         transport.close()
 
 
+def test_a_full_pool_names_origins(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.pem))
+    with Client(timeout=20, max_conns_per_host=1) as client, client.stream("GET", server.peer.url("/held")):
+        with pytest.raises(errors.PoolTimeout) as caught:
+            client.get(server.peer.url(), timeout=pooledhttp.Timeout(pool=0.05))
+        assert f"held by: GET {server.peer.url('/held')} for " in str(caught.value)
+
+
 def test_a_transport_with_a_round_trip_of_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     class Counting(Transport):
         n = 0
