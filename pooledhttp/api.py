@@ -84,6 +84,8 @@ def features() -> dict[str, str | bool]:
     """The optional parts that this build has: the version of what does it, or False."""
     import ssl
     from importlib.metadata import version
+    from importlib.util import find_spec
 
     return {"pooledhttp": __version__, "tls": " ".join(ssl.OPENSSL_VERSION.split()[:2]), "h11": version("h11"), "idna": version("idna"),
-            "certifi": version("certifi"), "http2": False, "gzip": False, "brotli": False, "zstd": False}
+            "certifi": version("certifi"), "truststore": version("truststore") if find_spec("truststore") else False,
+            "http2": False, "gzip": False, "brotli": False, "zstd": False}

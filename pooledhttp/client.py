@@ -142,6 +142,8 @@ class Client:
         if transport is None:
             transport = Transport(**transport_options) if transport_options else default_transport()
         self.transport = transport
+        # Read now, and not again; requests over one transport whose clients trust otherwise share no connection.
+        self._trust: str = transport.ca_environment() if trust_env and isinstance(transport, Transport) else ""
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self._exchange: Any = transport.exchange if own else None
@@ -345,6 +347,7 @@ class Client:
                           content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
         request.headers = merge(self._headers, request.headers, dropped)
         request.complete = True
+        request.trust = self._trust
         return request, rest
 
     def _absolute(self, url: str, params: Params | None) -> str:
@@ -382,6 +385,9 @@ class Client:
             check_options(options)
         if self._closed:
             raise RuntimeError("the client is closed")
+        if request.trust != self._trust:
+            request = request.copy()                             # another client built it
+            request.trust = self._trust
         limits = Timeout.of(timeout) if timeout is not _GIVEN else self._timeout
         max_body = _check_limit(limit) if limit is not _GIVEN else self._limit
         apply = as_auth(auth) if auth is not _GIVEN else self._auth

@@ -47,12 +47,13 @@ class Request:
     InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no token), or TypeError (conflicting arguments).
     """
 
-    __slots__ = ("__weakref__", "body", "complete", "headers", "method", "url")
+    __slots__ = ("__weakref__", "body", "complete", "headers", "method", "trust", "url")
     method: str
     url: URL
     headers: Headers
     body: bytes | BodySource | None     # None: no body
     complete: bool                      # a client has added its defaults
+    trust: str                          # what its client found in the CA variables: the end of the pool key, "" where none counts
 
     def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: None = None,
                  content: Any = None, data: Any = None, files: None = None, json: Any = None) -> None:
@@ -70,6 +71,7 @@ class Request:
         self.method = method
         self.headers = Headers(headers)
         self.complete = False
+        self.trust = ""
         fields = self.headers.multi_items()                             # ours alone: nobody else has these headers yet
         names = [name.lower() for name, _ in fields]
         if target.userinfo:
@@ -100,6 +102,7 @@ class Request:
         self.headers = Headers.from_wire(wire.fields)
         self.body = wire.body
         self.complete = True
+        self.trust = ""
         return self
 
     def _length(self, body: bytes | BodySource | None) -> int | None:
@@ -130,6 +133,7 @@ class Request:
         other.headers = self.headers.copy()
         other.body = self.body
         other.complete = self.complete
+        other.trust = self.trust
         return other
 
     def wire(self) -> Wire:
@@ -178,7 +182,8 @@ class Request:
             length = self._length(body)
         if length is not None:
             pairs.append(("Content-Length", str(length)))
-        return Wire(url.key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
+        key = url.key + self.trust if self.trust and url.scheme == "https" else url.key
+        return Wire(key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
                     authority, field_block(pairs), None if length == 0 else body or None, flags, str(url))
 
     def __repr__(self) -> str:
@@ -191,6 +196,7 @@ class Request:
         return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self.trust = ""
         for name, value in state.items():
             setattr(self, name, value)
 

@@ -54,10 +54,10 @@ def _not_yet(name: str, value: object, default: object) -> None:
         raise NotImplementedError(f"Transport({name}=...) is not there yet")
 
 
-def _tls_settings(verify: Any, cert: Any) -> TlsSettings:
+def _tls_settings(verify: Any, cert: Any, fingerprint: Any) -> TlsSettings:
     from pooledhttp._net import tlsconfig
 
-    return tlsconfig.settings(verify, cert)
+    return tlsconfig.settings(verify, cert, fingerprint)
 
 
 def _at_least(name: str, value: float | None, least: float) -> None:
@@ -76,9 +76,12 @@ class Transport(Tripper):
 
     For the three `max_*conns*`, 0 is no limit; for `idle_conn_timeout` and `max_conn_lifetime` (seconds), None or 0 is never.
     `reuse` is "lifo" (most recently used first) or "fifo". `verify` is True (certifi), False, a CA file or directory, or an
-    `ssl.SSLContext`; `cert` a PEM path or (cert, key[, password]). `resolver(host, port)` returns (family, sockaddr) pairs;
-    `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
+    `ssl.SSLContext`, or "system" (truststore); `cert` a PEM path or (cert, key[, password]); `fingerprint` "sha256:..." of the one
+    leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns
+    (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
     """
+
+    _trusting: tuple[Any, Any, Any] = (None, None, None)         # of a subclass that does not call __init__, as `exchange` will say
 
     def __new__(cls, *args: object, **kwargs: object) -> Transport:
         return super().__new__(cls)
@@ -102,7 +105,8 @@ class Transport(Tripper):
         max_response_header_bytes = _count("max_response_header_bytes", max_response_header_bytes, 1)
         if reuse not in ("lifo", "fifo"):
             raise ValueError(f'reuse must be "lifo" or "fifo", not {reuse!r}')
-        _not_yet("fingerprint", fingerprint, None)
+        if server_hostname is not None and (not isinstance(server_hostname, str) or not server_hostname):
+            raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
         _not_yet("proxy_headers", proxy_headers, None)
         _not_yet("trace", trace, None)
         _not_yet("disable_compression", disable_compression, False)
@@ -110,8 +114,6 @@ class Transport(Tripper):
                                      ("http2_max_conns_per_host", http2_max_conns_per_host, 4),
                                      ("expect_continue_timeout", expect_continue_timeout, 1.0)):
             _not_yet(name, value, default)
-        if verify == "system":
-            raise NotImplementedError('Transport(verify="system") is not there yet')
         _not_yet("expect_continue_timeout", expect_continue_timeout, 1.0)
         _not_yet("http2_ping_interval", http2_ping_interval, 30.0)
         _not_yet("http2_ping_timeout", http2_ping_timeout, 15.0)
@@ -126,9 +128,9 @@ class Transport(Tripper):
         self._resolver: Resolver | None = None
         self._resolving = resolver, dns_cache_ttl
         self._tls: TlsSettings | None = None
-        self._trusting = verify, cert
-        if verify is not True or cert is not None:
-            self._tls = _tls_settings(verify, cert)            # what is wrong with them is heard of at once
+        self._trusting = verify, cert, fingerprint
+        if verify is not True or cert is not None or fingerprint is not None:
+            self._tls = _tls_settings(*self._trusting)         # what is wrong with them is heard of at once
         self._dialing: dict[str, Any] = {
             "uds": uds, "server_hostname": server_hostname, "local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay,
             "connect_filter": connect_filter, "socket_options": tuple(socket_options or ()), "tcp_keepalive": tcp_keepalive,
@@ -151,7 +153,19 @@ class Transport(Tripper):
             secure = key.startswith("https:")
             if secure and self._tls is None:
                 self._tls = _tls_settings(*self._trusting)
-        return DialSpec(host=host, port=port, tls=self._tls if secure else None, resolver=self._resolver, **self._dialing)
+        tls = None
+        if secure and self._tls is not None:
+            space = key.find(" ")
+            tls = self._tls.in_environment(key[space:]) if space >= 0 else self._tls
+        return DialSpec(host=host, port=port, tls=tls, resolver=self._resolver, **self._dialing)
+
+    def ca_environment(self) -> str:
+        """What the environment's CA variables say now, as the end of the pool keys of a client's requests; "" where they do not count."""
+        if self._trusting[0] is not True:
+            return ""
+        from pooledhttp._net import tlsconfig
+
+        return tlsconfig.environment(os.environ)
 
     def new_dial(self, spec: DialSpec, limits: Limits) -> Dial:
         """A dial that was not begun yet."""

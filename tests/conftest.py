@@ -1,6 +1,7 @@
 """Fixtures for all tests, and the check that no test leaves anything behind."""
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,10 @@ from tests.support.pyserver import PyServer
 
 # A shell without job control starts what runs in its background with SIGINT ignored, and Python then installs no handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tests' clients trust what the tests say, whatever the machine's variables are.
+for _name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE"):
+    os.environ.pop(_name, None)
 
 REPORT = pytest.StashKey[pytest.TestReport]()
 

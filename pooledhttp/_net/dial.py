@@ -64,7 +64,8 @@ class DialSpec:
     `socket_options`: (level, option, value) each, set before the connect. `tcp_keepalive`: seconds of silence before the first probe
     and between probes; None or 0: off. `happy_eyeballs_delay`: seconds until the next address is tried beside the one that has not
     answered; 0: all at once, None: one after another. `connect_filter(ip, port)` returns False to refuse an address.
-    `fresh_dns`: pass over a kept answer of the resolver.
+    `fresh_dns`: pass over a kept answer of the resolver. `sessions`: one place for the newest TLS session of this server, with its
+    context: (context, session) or None; a spec is made once a pool key, so no other server is ever offered it.
     """
 
     host: str
@@ -79,6 +80,7 @@ class DialSpec:
     connect_filter: Callable[[str, int], bool] | None = None
     resolver: Resolver = field(default_factory=Resolver)
     fresh_dns: bool = False
+    sessions: list[tuple[ssl.SSLContext, ssl.SSLSession] | None] = field(default_factory=lambda: [None], repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.local_address is not None and literal(self.local_ip, 0) is None:
@@ -165,6 +167,8 @@ class Dial:
         self._sock: socket.socket | None = None
         self._tls: TlsStream | None = None
         self._context: ssl.SSLContext | None = None
+        self._address: Address | None = None            # of `_sock`
+        self._offered: object = None                    # the entry of `spec.sessions` that this handshake would resume
 
     # -- the face --
 
@@ -370,6 +374,7 @@ class Dial:
             self._fail(address, os.strerror(errno.ECONNREFUSED))
             return
         self._sock = sock
+        self._address = sock.family, address
         self.info = DialInfo(remote[:2] if isinstance(remote, tuple) else self.spec.uds,
                              local[:2] if isinstance(local, tuple) else local or None)
 
@@ -405,9 +410,10 @@ class Dial:
     def _connected(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         now = time.monotonic_ns()
-        self.timings["connect"], self._started = now - self._started, now
+        self.timings["connect"] += now - self._started
+        self._started = now
         self._phase = "done" if self.spec.tls is None else "tls"
-        if self._phase == "tls" and self._tls_ns >= 0:
+        if self._phase == "tls" and self._tls_ns >= 0 and self._tls_end < 0:
             self._tls_end = now + self._tls_ns
 
     def _handshake(self, deadline: int, woken: Callable[[], bool] | None) -> Stream | None:
@@ -415,11 +421,23 @@ class Dial:
         from pooledhttp._net.tlsconfig import hostname, tls_error
 
         spec = self.spec
+        assert spec.tls is not None
         if self._tls is None:
             assert self._context is not None and self._sock is not None
             name = hostname(spec.host, spec.server_hostname)
+            kept = spec.sessions[0]
+            if kept is not None and kept[0] is not self._context:
+                kept = None                   # of before a file changed: what it trusted then may not be trusted now, and ssl refuses it
+            self._offered = kept
             try:
-                self._tls = TlsStream(self._sock, self._context, name)
+                try:
+                    self._tls = TlsStream(self._sock, self._context, name, None if kept is None else kept[1], spec.sessions)
+                except ValueError:
+                    if kept is None:
+                        raise
+                    # A context of the user's that has others inside.
+                    self._forget_session()
+                    self._tls = TlsStream(self._sock, self._context, name, None, spec.sessions)
             except (ValueError, OSError) as exc:
                 raise errors.TLSError(f"TLS with {spec.where} failed: {name!r} cannot be asked for: {exc}", phase="tls") from exc
             self._sock = None
@@ -429,22 +447,47 @@ class Dial:
             try:
                 want = stream.handshake_step()
             except OSError as exc:            # ssl.SSLError is one
-                raise tls_error(exc, spec.where, stream.first_bytes) from exc
+                error = tls_error(exc, spec.where, stream.first_bytes)
+                if self._offered is None or isinstance(error, errors.CertificateError):
+                    raise error from exc
+                return self._without_session(deadline, woken)
             if want == "done":
                 break
             end = sooner(deadline, self._tls_end)
             if self._wait({fd: select.POLLIN if want == "read" else select.POLLOUT}, end, woken) is None:
                 return None
             if 0 <= end <= time.monotonic_ns():
+                self._forget_session()        # a server may be stuck with it
                 if end == deadline:
                     raise DeadlinePassed("tls")
                 raise errors.TLSHandshakeTimeout(
                     f"the TLS handshake with {spec.where} was not done within {_seconds(self._tls_ns)}", phase="tls")
-        self.timings["tls"] = time.monotonic_ns() - self._started
+        spec.tls.check_pin(stream.peer_certificate, spec.where)
+        self.timings["tls"] += time.monotonic_ns() - self._started
         self.info = self.info._replace(tls_version=stream.tls_version, cipher=stream.cipher_name, alpn=stream.alpn)
         self._phase = "over"
         self._tls = None
         return stream
+
+    def _without_session(self, deadline: int, woken: Callable[[], bool] | None) -> Stream | None:
+        """The handshake broke, and it had offered a session: that may be why. Once more, on a new connection, without one."""
+        self._forget_session()
+        assert self._tls is not None and self._address is not None
+        self._tls.abandon()
+        self._tls = None
+        now = time.monotonic_ns()
+        self.timings["tls"] += now - self._started
+        self._started, self._next_at = now, 0
+        if self._connect_ns >= 0:
+            self._connect_end = now + self._connect_ns
+        self._todo.append(self._address)
+        self._phase = "connect"
+        return self._handshake(deadline, woken) if self._connect(deadline, woken) else None
+
+    def _forget_session(self) -> None:
+        if self.spec.sessions[0] is self._offered:
+            self.spec.sessions[0] = None
+        self._offered = None
 
     # -- waiting --
 

@@ -19,9 +19,12 @@ cdef class TlsStream(Stream):
     cdef char first[16]          # the peer's first bytes, for the message where it does not speak TLS
     cdef int n_first
     cdef object obj              # ssl.SSLObject
+    cdef object below            # the object below it, whose methods are C and run no signal's handler
+    cdef object context
+    cdef list sessions           # where the session goes once the first bytes were decrypted; None after that
     cdef object incoming         # ssl.MemoryBIO
     cdef object outgoing
-    cdef object ssl_read         # bound methods of the object below SSLObject, which saves a Python frame a call
+    cdef object ssl_read         # bound methods of `below`, which saves a Python frame a call
     cdef object ssl_write
     cdef bytes out               # ciphertext that the kernel did not take yet lies in here ...
     cdef const char* out_p       # ... from here
@@ -35,5 +38,6 @@ cdef class TlsStream(Stream):
     cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept
     cdef ssize_t pull(self, char* p, size_t n) noexcept
     cdef ssize_t encrypt(self, const char* p, size_t n) noexcept
+    cdef int keep_session(self) except -1
     cdef int gather(self) except -1
     cdef void say_goodbye(self) noexcept

@@ -1,5 +1,6 @@
 import socket
 import ssl
+from typing import Any
 
 from typing_extensions import Self, disjoint_base
 
@@ -13,6 +14,7 @@ class TlsStream(Stream):
         context: ssl.SSLContext,
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
+        sessions: list[Any] | None = None,
     ) -> Self: ...
     def fileno(self) -> int: ...
     def handshake_step(self) -> str: ...
@@ -24,6 +26,8 @@ class TlsStream(Stream):
     def cipher_name(self) -> str | None: ...
     @property
     def alpn(self) -> str | None: ...
+    @property
+    def peer_certificate(self) -> bytes | None: ...
     @property
     def session_reused(self) -> bool: ...
     @property

@@ -49,20 +49,23 @@ cdef class TlsStream(Stream):
     """TLS over a connected socket, whose descriptor it owns from here on (the socket object is detached).
 
     `sock` is in blocking mode. `server_hostname` goes to SNI and to the host name check of `context`. `session` is an
-    `ssl.SSLSession` to resume. Nothing may be sent or received before `handshake_step` said "done".
+    `ssl.SSLSession` to resume, of this very context. Into `sessions[0]` goes (context, session) for the next connection, once the first
+    bytes were received: with TLS 1.3 the tickets come with them. Nothing may be sent or received before `handshake_step` said "done".
 
     Raises what `SSLContext.wrap_bio` raises (ValueError, UnicodeError); the socket is then still the caller's.
     """
 
-    def __cinit__(self, object sock, object context, object server_hostname=None, object session=None):
+    def __cinit__(self, object sock, object context, object server_hostname=None, object session=None, list sessions=None):
         if WantRead is None:
             _load_ssl()
         self.incoming = MemoryBIO()
         self.outgoing = MemoryBIO()
         self.obj = context.wrap_bio(self.incoming, self.outgoing, server_hostname=server_hostname, session=session)
-        below = getattr(self.obj, "_sslobj", self.obj)
-        self.ssl_read = below.read
-        self.ssl_write = below.write
+        self.below = getattr(self.obj, "_sslobj", self.obj)
+        self.ssl_read = self.below.read
+        self.ssl_write = self.below.write
+        self.context = context
+        self.sessions = sessions
         # Last, in one step no signal can part: from here on the descriptor is ours.
         self.fd = sock.detach()
 
@@ -150,6 +153,11 @@ cdef class TlsStream(Stream):
     def alpn(self) -> str | None:
         """The protocol agreed on (RFC 7301); None where the server chose none."""
         return self.obj.selected_alpn_protocol()
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The server's own certificate in DER, verified or not, also where a session was resumed."""
+        return self.obj.getpeercert(True)
 
     @property
     def session_reused(self) -> bool:
@@ -305,6 +313,8 @@ cdef class TlsStream(Stream):
                 # A read takes from one record only, so where it left room the record is used up. `pending` lets go of the GIL
                 # for a moment, which a busy thread can make long: it is asked only where it must be.
                 self.ready = self.incoming.pending > self.records.partial or (have == n and self.obj.pending() > 0)
+            if have > 0 and self.sessions is not None:
+                self.keep_session()
             self.gather()
         except BaseException as exc:
             self.fail(exc)
@@ -312,6 +322,15 @@ cdef class TlsStream(Stream):
             self.ready = True
             return have if have > 0 else self.ended
         return have if have > 0 else ST_AGAIN
+
+    cdef int keep_session(self) except -1:
+        """Once a connection: it costs a copy of the session. Runs C alone, so no signal's handler comes in between."""
+        sessions, self.sessions = self.sessions, None
+        session = getattr(self.below, "session", None)
+        # TLS 1.3 resumes by tickets only (RFC 8446 section 2.2), and gives every session an id.
+        if session is not None and (session.has_ticket or (session.id and self.below.version() != "TLSv1.3")):
+            sessions[0] = (self.context, session)
+        return 0
 
     # -- sending --
 

@@ -8,8 +8,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pooledhttp import errors
 
@@ -17,26 +17,32 @@ if TYPE_CHECKING:
     import ssl
 
 Password = str | bytes | Callable[[], str | bytes]
+Verify: TypeAlias = "bool | str | tuple[str, str] | ssl.SSLContext"
 KEPT_MAX = 256                # contexts kept; a process that needs more makes them anew
-CA_FILE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+KEY_LOG = "SSLKEYLOGFILE"
+SYSTEM = "system"
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How to speak TLS with a server. Make it with `settings`; equal settings share one context in the process.
+    """How to speak TLS with a server. Make it with `settings`; where `verify`, `cert`, `password` and `alpn` are equal, the context is one.
 
-    `verify`: True (certifi), False, paths of a CA file and a CA directory (either may be ""), or the user's own context.
-    `cert`: paths of the client's certificate chain and key ("" where the key is in the same file).
+    `verify`: True (certifi), False, "system" (truststore), paths of a CA file and of a CA directory (either may be ""), or the user's
+    own context. `cert`: paths of the client's certificate chain and key ("" where the key is in the same file). `fingerprint`: the
+    SHA-256 of the leaf that alone is accepted, 64 lower-case hex digits. `named`: the variables of the environment that gave the two paths.
     """
 
-    verify: bool | tuple[str, str] | ssl.SSLContext = True
+    verify: Verify = True
     cert: tuple[str, str] | None = None
     password: Password | None = None
     alpn: tuple[str, ...] = ("http/1.1",)
+    fingerprint: str | None = None
+    named: tuple[str, str] = ("", "")
 
     def context(self) -> ssl.SSLContext:
         """The context to dial with, never changed once made; made anew where a file's mtime changed. Raises TLSError."""
-        if not isinstance(self.verify, (bool, tuple)):
+        if not isinstance(self.verify, (bool, str, tuple)):
             return _users_context(self.verify, self.alpn)
         return _kept_context(self)
 
@@ -48,6 +54,8 @@ class TlsSettings:
         parts = []
         if self.verify is False:
             parts.append("insecure")
+        elif isinstance(self.verify, str):
+            parts.append(self.verify)
         elif isinstance(self.verify, tuple):
             parts.append("ca=" + os.pathsep.join(p for p in self.verify if p))
         elif self.verify is not True:
@@ -58,24 +66,46 @@ class TlsSettings:
                 parts.append(f"key#{_number((self.cert, self.password))}")
         if self.alpn != ("http/1.1",):
             parts.append("alpn=" + "/".join(self.alpn))
+        if self.fingerprint is not None:
+            parts.append("pin=" + self.fingerprint)
         if server_hostname is not None:
             parts.append("name=" + server_hostname)
         return ",".join(parts)
 
+    def check_pin(self, leaf: bytes | None, where: str) -> None:
+        """CertificateError where `leaf`, the server's certificate in DER, is not the pinned one."""
+        if self.fingerprint is None:
+            return
+        import hashlib
 
-def settings(verify: Any = True, cert: Any = None, *, trust_env: bool = False, environ: Mapping[str, str] | None = None) -> TlsSettings:
+        seen = hashlib.sha256(leaf or b"").hexdigest()
+        if seen != self.fingerprint:
+            raise errors.CertificateError(f"the certificate of {where} is not the pinned one: its fingerprint is sha256:{seen}", phase="tls")
+
+    def in_environment(self, trust: str) -> TlsSettings:
+        """These settings as `environment` found the CA variables when it returned `trust`: they count only where `verify is True`."""
+        if not trust or self.verify is not True:
+            return self
+        paths, named = _environments[trust]
+        return replace(self, verify=paths, named=named)
+
+
+def settings(verify: Any = True, cert: Any = None, fingerprint: str | None = None) -> TlsSettings:
     """From `Transport`'s options.
 
-    `verify`: True, False, the path of a CA file or directory, or an `ssl.SSLContext`. `cert`: a PEM path, or (cert, key) or
-    (cert, key, password). With `trust_env`, and only where `verify is True`, SSL_CERT_FILE and SSL_CERT_DIR (together), else
-    REQUESTS_CA_BUNDLE, else CURL_CA_BUNDLE replace certifi. They are read now and not again. Raises TypeError or ValueError.
+    `verify`: True, False, "system", the path of a CA file or directory, or an `ssl.SSLContext`. `cert`: a PEM path, or (cert, key) or
+    (cert, key, password). `fingerprint`: "sha256:" and 64 hex digits, colons between them or not. Raises TypeError, ValueError, or
+    ImportError ("system" without truststore).
     """
-    known = sys.modules.get("ssl")
-    chosen: bool | tuple[str, str] | ssl.SSLContext
-    if verify is True:
-        chosen = _from_env(os.environ if environ is None else environ) if trust_env else True
-    elif verify is False or (known is not None and isinstance(verify, known.SSLContext)):
+    chosen: Verify
+    if verify is True or verify is False or _is_context(verify):
         chosen = verify
+    elif verify == SYSTEM and isinstance(verify, str):
+        from importlib.util import find_spec
+
+        if find_spec("truststore") is None:
+            raise ImportError('verify="system" needs the package truststore: pip install "pooledhttp[system]"')
+        chosen = SYSTEM
     elif isinstance(verify, (str, os.PathLike)):
         path = os.fspath(verify)
         if not isinstance(path, str) or not path:
@@ -83,9 +113,10 @@ def settings(verify: Any = True, cert: Any = None, *, trust_env: bool = False, e
         chosen = ("", path) if os.path.isdir(path) else (path, "")
     else:
         raise TypeError(f"verify must be True, False, a path or an ssl.SSLContext, not {type(verify).__name__}")
+    pin = None if fingerprint is None else _pin(fingerprint)
     if cert is None:
-        return TlsSettings(chosen)
-    if not isinstance(chosen, (bool, tuple)):
+        return TlsSettings(chosen, fingerprint=pin)
+    if not isinstance(chosen, (bool, str, tuple)):
         raise ValueError("cert beside an ssl.SSLContext: load the certificate into the context")
     password: Password | None = None
     if isinstance(cert, (str, os.PathLike)):
@@ -93,25 +124,56 @@ def settings(verify: Any = True, cert: Any = None, *, trust_env: bool = False, e
     if not isinstance(cert, tuple) or not 1 <= len(cert) <= 3:
         raise TypeError("cert must be a path, (cert, key) or (cert, key, password)")
     if len(cert) == 3:
-        password = cert[2]
+        password = bytes(cert[2]) if isinstance(cert[2], bytearray) else cert[2]
+        if password is not None and not isinstance(password, (str, bytes)) and not callable(password):
+            raise TypeError(f"the password of cert must be a str, bytes or a callable, not {type(password).__name__}")
     paths = [os.fspath(p) if p is not None else "" for p in cert[:2]]
-    return TlsSettings(chosen, (paths[0], paths[1] if len(paths) > 1 else ""), password)
+    return TlsSettings(chosen, (paths[0], paths[1] if len(paths) > 1 else ""), password, fingerprint=pin)
 
 
-def _from_env(environ: Mapping[str, str]) -> bool | tuple[str, str]:
-    file, folder = environ.get("SSL_CERT_FILE", ""), environ.get("SSL_CERT_DIR", "")
+def _is_context(verify: object) -> bool:
+    # Of the class below `ssl.SSLContext`, which is what truststore.inject_into_ssl() puts another one in the place of.
+    base = getattr(sys.modules.get("_ssl"), "_SSLContext", None)
+    return base is not None and isinstance(verify, base)
+
+
+def _pin(fingerprint: Any) -> str:
+    if not isinstance(fingerprint, str):
+        raise TypeError(f'fingerprint must be a str, "sha256:...", not {type(fingerprint).__name__}')
+    digits = re.fullmatch(r"sha256:([0-9a-f]{64}|[0-9a-f]{2}(?::[0-9a-f]{2}){31})", fingerprint.lower())
+    if digits is None:
+        raise ValueError(f'fingerprint must be "sha256:" and 64 hex digits, with or without colons, not {fingerprint!r}')
+    return digits[1].replace(":", "")
+
+
+# What `environment` returned before, and the paths and variables that it stands for; a process has few.
+_environments: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {}
+
+
+def environment(environ: Mapping[str, str]) -> str:
+    """The CA variables as they are now, as what a pool key ends with; "" where none is set.
+
+    SSL_CERT_FILE and SSL_CERT_DIR (together), else REQUESTS_CA_BUNDLE, else CURL_CA_BUNDLE.
+    """
+    paths, named = ("", ""), ("", "")
+    file, folder, *bundles = (environ.get(name, "") for name in CA_VARIABLES)
     if file or folder:
-        return file, folder
-    for name in CA_FILE_VARIABLES:
-        path = environ.get(name, "")
-        if path:
-            return ("", path) if os.path.isdir(path) else (path, "")
-    return True
+        paths, named = (file, folder), (CA_VARIABLES[0], CA_VARIABLES[1])
+    else:
+        for name, path in zip(CA_VARIABLES[2:], bundles, strict=True):
+            if path:
+                paths, named = ("", path) if os.path.isdir(path) else (path, ""), (name, name)
+                break
+        else:
+            return ""
+    trust = f" ({', '.join(f'{name}={path!r}' for name, path in zip(named, paths, strict=True) if path)})"
+    _environments[trust] = paths, named
+    return trust
 
 
 # -- contexts, one per settings --
 
-Stamp = tuple[tuple[int, int, int], ...]
+Stamp = tuple[tuple[object, ...], ...]
 
 
 class _Kept:
@@ -125,7 +187,7 @@ class _Kept:
         self.context: ssl.SSLContext | None = None
 
 
-_kept: dict[TlsSettings, _Kept] = {}
+_kept: dict[tuple[object, ...], _Kept] = {}
 _numbers_lock = threading.RLock()
 _numbers: dict[Any, int] = {}
 _context_numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -134,11 +196,13 @@ _last_number = 0
 
 
 def reset_after_fork() -> None:
-    """In the child: a lock may have been held by a thread that is not here. The contexts stay good."""
+    """In the child: a lock may have been held by a thread that is not here. The contexts stay good, but for one with a lock of its own."""
     global _numbers_lock
     _numbers_lock = threading.RLock()
-    for kept in _kept.values():
+    for key, kept in list(_kept.items()):
         kept.lock = threading.RLock()
+        if key[0] == SYSTEM and sys.platform == "darwin":
+            kept.context = None                # truststore's
 
 
 def _number(thing: Any) -> int:
@@ -163,19 +227,40 @@ def _users_context(context: ssl.SSLContext, alpn: tuple[str, ...]) -> ssl.SSLCon
 def _stamp(wanted: TlsSettings) -> Stamp:
     """What the files look like now; another stamp means that one has changed."""
     file, folder = wanted.verify if isinstance(wanted.verify, tuple) else ("", "")
-    found = []
+    found: list[tuple[object, ...]] = [(os.environ.get(KEY_LOG),)]
+    if wanted.verify is True:
+        import certifi
+
+        file = certifi.where()
+    elif wanted.verify == SYSTEM:
+        import ssl
+
+        # Where OpenSSL looks, SSL_CERT_FILE and SSL_CERT_DIR heeded; None for what is not there.
+        for path in ssl.get_default_verify_paths()[:2]:
+            if path:
+                found.append((path, *_seen(path)))
+    variable = wanted.named[0]
     try:
-        for path in (file, *folder.split(os.pathsep), *(wanted.cert or ())):
+        if file:
+            found.append(_seen(file))
+        variable = ""
+        for path in wanted.cert or ():
             if path:
                 found.append(_seen(path))
+        variable = wanted.named[1]
         # A directory's own mtime says that a name came or went, not that a file in it was written over.
-        for path in folder.split(os.pathsep) if folder else ():
-            for name in sorted(os.listdir(path)):
+        for path in filter(None, folder.split(os.pathsep)):
+            found.append(_seen(path))
+            for entry in sorted(os.listdir(path)):
                 with contextlib.suppress(FileNotFoundError):      # a dangling link
-                    found.append(_seen(os.path.join(path, name)))
+                    found.append(_seen(os.path.join(path, entry)))
     except OSError as exc:
-        raise errors.TLSError(f"cannot read {exc.filename!r}: {exc.strerror}", phase="tls") from exc
+        raise errors.TLSError(f"cannot read {exc.filename!r}{_of(variable)}: {exc.strerror}", phase="tls") from exc
     return tuple(found)
+
+
+def _of(variable: str) -> str:
+    return f", which {variable} names" if variable else ""
 
 
 def _seen(path: str) -> tuple[int, int, int]:
@@ -184,11 +269,12 @@ def _seen(path: str) -> tuple[int, int, int]:
 
 
 def _kept_context(wanted: TlsSettings) -> ssl.SSLContext:
-    kept = _kept.get(wanted)
+    key = wanted.verify, wanted.cert, wanted.password, wanted.alpn
+    kept = _kept.get(key)
     if kept is None:
         if len(_kept) >= KEPT_MAX:
             _kept.clear()
-        kept = _kept.setdefault(wanted, _Kept())
+        kept = _kept.setdefault(key, _Kept())
     stamp = _stamp(wanted)
     with kept.lock:
         if kept.context is None or kept.stamp != stamp:
@@ -207,34 +293,71 @@ def _make_context(wanted: TlsSettings) -> ssl.SSLContext:
     elif wanted.verify is True:
         import certifi
 
-        context = ssl.create_default_context(cafile=certifi.where())
+        context = _trusting(certifi.where(), None, "")
+    elif wanted.verify == SYSTEM:
+        context = _trusting_system()
     else:
         assert isinstance(wanted.verify, tuple)
-        context = _with_authorities(*wanted.verify)
+        context = _with_authorities(*wanted.verify, *wanted.named)
+    # RFC 9525 section 2: a name counts in subjectAltName alone. (And who verifies nothing looks at no name.)
+    context.hostname_checks_common_name = False
+    log = os.environ.get(KEY_LOG)
+    if log and not sys.flags.ignore_environment:
+        try:
+            context.keylog_filename = log
+        except OSError as exc:
+            raise errors.TLSError(f"cannot write the TLS keys to {log!r}, which {KEY_LOG} names: {_reason(exc)}", phase="tls") from exc
     if wanted.cert is not None:
         _load_cert(context, *wanted.cert, wanted.password)
     context.set_alpn_protocols(list(wanted.alpn))
     return context
 
 
-def _with_authorities(file: str, folder: str) -> ssl.SSLContext:
+def _trusting(file: str | None, folder: str | None, variable: str) -> ssl.SSLContext:
+    """As `ssl.create_default_context`, the key log aside, whose failure would look like one of the certificates."""
     import ssl
 
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if sys.version_info >= (3, 13):
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    _load_authorities(context, file, folder, variable)
+    return context
+
+
+def _load_authorities(context: ssl.SSLContext, file: str | None, folder: str | None, variable: str) -> None:
+    try:
+        context.load_verify_locations(cafile=file, capath=folder)
+    except (OSError, ValueError) as exc:
+        raise errors.TLSError(f"cannot load CA certificates from {file or folder!r}{_of(variable)}: {_reason(exc)}", phase="tls") from exc
+
+
+def _trusting_system() -> ssl.SSLContext:
+    import ssl
+
+    import truststore
+
+    context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if sys.platform not in ("darwin", "win32"):
+        # Elsewhere truststore only finds the system's files, and reads them for each connection anew. What it made of them
+        # is an ordinary context: without the lock that truststore holds in each handshake, which a fork could leave locked.
+        context = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost").context
+        context.sslobject_class = ssl.SSLObject
+    return context
+
+
+def _with_authorities(file: str, folder: str, of_file: str, of_folder: str) -> ssl.SSLContext:
     context = None
-    parts: list[tuple[str | None, str | None]] = [(file, None)] if file else []
+    parts: list[tuple[str | None, str | None, str]] = [(file, None, of_file)] if file else []
     for path in folder.split(os.pathsep):
         if path:
-            parts += _in_folder(path)
-    for cafile, capath in parts:
-        try:
-            if context is None:
-                context = ssl.create_default_context(cafile=cafile, capath=capath)
-            else:
-                context.load_verify_locations(cafile=cafile, capath=capath)
-        except (OSError, ValueError) as exc:
-            raise errors.TLSError(f"cannot load CA certificates from {cafile or capath!r}: {_reason(exc)}", phase="tls") from exc
+            parts += [(*part, of_folder) for part in _in_folder(path)]
+    for part in parts:
+        if context is None:
+            context = _trusting(*part)
+        else:
+            _load_authorities(context, *part)
     if context is None:
-        raise errors.TLSError(f"no CA certificates in {folder!r}", phase="tls")
+        raise errors.TLSError(f"no CA certificates in {folder!r}{_of(of_folder)}", phase="tls")
     return context
 
 
@@ -254,7 +377,21 @@ def _load_cert(context: ssl.SSLContext, cert: str, key: str, password: Password 
     try:
         context.load_cert_chain(cert, key or None, password if password is not None else no_password)
     except (OSError, ValueError, TypeError) as exc:
-        raise errors.TLSError(f"cannot load the client certificate {cert!r}: {_reason(exc)}", phase="tls") from exc
+        raise errors.TLSError(f"cannot load the client certificate {cert!r}: {_why_no_cert(exc, key or cert)}", phase="tls") from exc
+
+
+def _why_no_cert(exc: Exception, key: str) -> str:
+    why = _reason(exc)
+    if why not in ("PEM lib", "[SSL] PEM lib"):
+        return {"key values mismatch": f"the key in {key!r} is not this certificate's"}.get(why, why)
+    # All that OpenSSL says; what is in the file says more.
+    with open(key, "rb") as f:
+        text = f.read()
+    if b"PRIVATE KEY-----" not in text:
+        return f"there is no private key in {key!r}"
+    if b"ENCRYPTED" in text:
+        return f"the password does not open the key in {key!r}"
+    return f"the certificate or the key in {key!r} is damaged"
 
 
 def _reason(exc: BaseException) -> str:
@@ -275,16 +412,19 @@ def hostname(host: str, server_hostname: str | None = None) -> str:
 # -- errors --
 
 # OpenSSL's X509_V_ERR_* by number (x509_vfy.h).
+_UNKNOWN = "its issuer is unknown (the server may not send an intermediate certificate)"
 _VERIFY = {
-    9: "it is not yet valid",
-    10: "it has expired",
+    9: "it, or one above it, is not yet valid",
+    10: "it, or one above it, has expired",
     18: "it is self-signed",
     19: "its chain ends in a self-signed certificate that is not trusted",
-    2: "its issuer is unknown", 20: "its issuer is unknown", 21: "its issuer is unknown",
+    2: _UNKNOWN, 20: _UNKNOWN, 21: _UNKNOWN,
     23: "it was revoked",
+    24: "its issuer is no certificate authority", 79: "its issuer is no certificate authority",
     26: "it is not meant for servers",
-    62: "it is for another host", 63: "it is for another host", 64: "it is for another address",
-    66: "its key is too weak", 67: "its issuer's key is too weak", 68: "its issuer's signature is too weak",
+    32: "its issuer may not sign certificates",
+    62: "it is for another host (a name counts in subjectAltName only)", 63: "it is for another host", 64: "it is for another address",
+    66: "its key is too weak", 67: "its issuer's key is too weak", 68: "it, or one above it, has a signature that is too weak",
 }
 
 _HINTS = {
@@ -311,7 +451,7 @@ def tls_error(exc: BaseException, where: str, first: bytes = b"") -> errors.TLSE
     if isinstance(exc, ssl.SSLCertVerificationError):
         words = _VERIFY.get(exc.verify_code, "")
         said = str(exc.verify_message)
-        text = f"{words} ({said})" if words else said
+        text = f"{words}: {said}" if words else said
         return errors.CertificateError(f"the certificate of {where} was not accepted: {text}", phase="tls")
     if first[:5] == b"HTTP/":
         text = "it speaks plain HTTP on this port, not HTTPS"

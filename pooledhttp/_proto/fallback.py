@@ -149,6 +149,8 @@ class Fallback:
         line, newline, _ = bytes(self._pending[:_SHOWN * 2]).partition(b"\n")
         if line.startswith((b"HTTP/1.0", b"HTTP/1.1")):
             return
+        if line.startswith((b"\x15\x03", b"\x16\x03")):               # a TLS record: an alert, or a handshake (RFC 8446 section 5.1)
+            self._bad_head("the server speaks TLS on this port: use https://")
         if not newline:
             if b"HTTP/1.0".startswith(line) or b"HTTP/1.1".startswith(line):
                 return

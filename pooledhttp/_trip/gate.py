@@ -59,7 +59,14 @@ def cancelled(phase: str, reason: Any, conn: ConnInfo | None) -> errors.Cancelle
 
 def no_answer(conn: ConnInfo | None) -> errors.RemoteProtocolError:
     """A fresh connection was closed in order, before a byte of the answer."""
-    return errors.RemoteProtocolError("the server closed the connection without an answer", phase="headers", conn=conn)
+    return errors.RemoteProtocolError(f"the server closed the connection without an answer{_silent(conn)}", phase="headers", conn=conn)
+
+
+def _silent(conn: ConnInfo | None) -> str:
+    """OpenSSL's servers close without a word where they are sent plain HTTP."""
+    if conn is None or conn.reused or conn.tls_version is not None or not isinstance(conn.remote_addr, tuple) or conn.remote_addr[1] == 80:
+        return ""
+    return " (a server that speaks TLS on this port does so: is https:// meant?)"
 
 
 def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.RemoteProtocolError:
@@ -67,10 +74,11 @@ def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.Rem
     return errors.RemoteProtocolError(_BROKEN[err].format(left=left), phase=phase, conn=conn)
 
 
-def io_failed(err: int, phase: str, conn: ConnInfo | None) -> errors.NetworkError:
-    """A system call on the connection failed with `err`."""
+def io_failed(err: int, phase: str, conn: ConnInfo | None, silent: bool = False) -> errors.NetworkError:
+    """A system call on the connection failed with `err`; `silent`: before a byte came."""
     cls = errors.WriteError if phase == "send" else errors.ReadError
-    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}", phase=phase, conn=conn)
+    hint = _silent(conn) if silent else ""
+    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}{hint}", phase=phase, conn=conn)
 
 
 def tls_failed(exc: BaseException | None, phase: str, conn: ConnInfo | None, where: str) -> BaseException:
@@ -103,6 +111,7 @@ def too_large(limit: int, conn: ConnInfo | None) -> errors.ResponseTooLarge:
 
 def pool_full(seconds: float, key: str, limit: int, holders: list[tuple[str, str, float, bool]]) -> str:
     """What a PoolTimeout adds: who has the connections, without query or userinfo."""
-    rows = [f"{label} {key}{detail} for {age:.1f} s{', body left unread' if unread else ''}" for label, detail, age, unread in holders]
+    origin = key.partition(" ")[0]             # without the variables that say whom it trusts
+    rows = [f"{label} {origin}{detail} for {age:.1f} s{', body left unread' if unread else ''}" for label, detail, age, unread in holders]
     held = "; ".join(rows) if rows else "nobody (all are being dialed)"
     return f" (max_conns_per_host={limit} of {key}; held by: {held})"

@@ -380,7 +380,7 @@ cdef class Reply(Exchange):
         if st == ST_TOO_LARGE:
             return gate.too_large(self.max_body, conn)
         if st == ST_IO:
-            return gate.io_failed(self.wire.stream.err, phase, conn)
+            return gate.io_failed(self.wire.stream.err, phase, conn, not self.any_received)
         if st == ST_TLS:
             if (<TlsStream>self.wire.stream).truncated:
                 return gate.tls_cut(phase, conn)

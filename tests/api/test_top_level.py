@@ -60,3 +60,4 @@ def test_features() -> None:
     assert features["http2"] is False
     assert features["tls"]
     assert str(features["tls"]) in ssl.OPENSSL_VERSION
+    assert features["truststore"]

@@ -37,7 +37,7 @@ BAD = [
     Bad("only-100", b"HTTP/1.1 100 Continue\r\n\r\n", "in the middle of the response's head|without an answer|within the response's head", ends=True),
     Bad("only-103", b"HTTP/1.1 103 Early\r\n\r\n", "within the response's head, after 0 bytes", ends=True),
     Bad("not-http", b"SSH-2.0-OpenSSH_9.2\r\n", "bad status line: b'SSH-2.0-OpenSSH_"),
-    Bad("tls-alert", b"\x15\x03\x03\x00\x02\x02\x46HTTP/1.1", "bad status line", ends=True),
+    Bad("tls-alert", b"\x15\x03\x03\x00\x02\x02\x46", "the server speaks TLS on this port: use https://"),
     Bad("html", b"<html><body>Hello</body></html>", "bad status line"),
     Bad("http-0.9", b"hello, world, this is the body", "bad status line"),
     Bad("version-2", b"HTTP/2.0 200 OK\r\n\r\n", "the server speaks HTTP/2.0"),

@@ -201,6 +201,52 @@ def test_a_server_too_old_is_refused(peer: MakePeer, ca: Authority) -> None:
         assert not isinstance(caught.value, errors.CertificateError)
 
 
+def refused_by_tls(server: Peer, words: str, **options: Any) -> None:
+    with Transport(**options) as transport:
+        with pytest.raises(errors.TLSError, match=words) as caught:
+            Client(transport=transport).get(f"https://127.0.0.1:{server.port}/", timeout=20)
+        assert caught.value.phase == "tls" and not isinstance(caught.value, errors.CertificateError)
+        stats = transport.stats()
+        assert (stats.dials, stats.opened, stats.open) == (1, 0, 0)
+    server.wait_closed()
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_versions_nobody_should_speak(peer: MakePeer, ca: Authority) -> None:
+    """TLS 1.1 and below (RFC 8996): a server that knows no better refuses us; one that answers so all the same is refused."""
+    old = ca.new_server()
+    old.set_ciphers("ALL@SECLEVEL=0")
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    refused_by_tls(peer(answering(respond(b"x")), tls=old), "the server refuses our versions of TLS", verify=str(ca.pem))
+
+    def answers_in_tls_1_0(conn: Conn, i: int) -> None:
+        conn.recv_some()
+        hello = b"\x03\x01" + bytes(32) + b"\x00" + b"\x00\x2f" + b"\x00"
+        conn.send(b"\x16\x03\x01" + (4 + len(hello)).to_bytes(2, "big") + b"\x02" + len(hello).to_bytes(3, "big") + hello)
+        conn.recv_until_closed()
+
+    refused_by_tls(peer(answers_in_tls_1_0), "speaks only versions of TLS that are too old")
+
+
+def test_a_name_that_the_server_does_not_know(peer: MakePeer, ca: Authority) -> None:
+    context = ca.new_server()
+    context.sni_callback = lambda sock, name, ctx: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    refused_by_tls(peer(answering(respond(b"x")), tls=context), "the server knows no host of this name", verify=str(ca.pem), server_hostname="a.test")
+
+
+@pytest.mark.parametrize("part", [b"", b"\x16", b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03"], ids=["nothing", "a byte", "half a hello"])
+@pytest.mark.parametrize("how", ["closes", "resets"])
+def test_a_handshake_that_is_cut(peer: MakePeer, part: bytes, how: str) -> None:
+    def script(conn: Conn, i: int) -> None:
+        conn.recv_some()
+        conn.send(part)
+        if how == "resets":
+            conn.reset()
+
+    refused_by_tls(peer(script), "closed the connection during the TLS handshake" if how == "closes" else "broke during the handshake: Connection reset")
+
+
 def idles(client: Client, url: str) -> None:
     """A hundred requests in sequence after an idle time in which the janitor has looked at the connection: one dial."""
     assert client.get(url).status_code == 200
@@ -275,6 +321,38 @@ def test_plain_http_on_a_tls_port_and_the_other_way(nginx: Nginx, ca: Authority)
         assert "plain HTTP" in str(caught.value)
         r = client.get(f"http://127.0.0.1:{nginx.port['tls']}/1k")
         assert r.status_code == 400                # nginx says so itself
+
+
+@pytest.mark.parametrize("answer", [b"\x15\x03\x01\x00\x02\x02\x46", b"\x16\x03\x03\x00\x05hello", b"\x15\x03"], ids=["alert", "handshake", "cut"])
+@pytest.mark.parametrize("how", ["stays", "closes", "resets"])
+def test_plain_http_to_a_server_of_tls(peer: MakePeer, answer: bytes, how: str) -> None:
+    """Its alert is no status line (RFC 8446 section 6): said at once, not when the server closes."""
+    def script(conn: Conn, i: int) -> None:
+        conn.recv_some(5)
+        conn.send(answer)
+        if how == "stays":
+            conn.recv_until_closed()
+        elif how == "resets":
+            conn.reset()
+
+    server = peer(script)
+    with Transport() as transport:
+        with pytest.raises(errors.RemoteProtocolError, match="the server speaks TLS on this port: use https://") as caught:
+            Client(transport=transport).get(server.url(), timeout=20)
+        assert caught.value.phase == "headers"
+        stats = transport.stats()
+        assert (stats.open, stats.closed["error"]) == (0, 1)
+
+
+@pytest.mark.parametrize("body", [None, b"x" * 3_000_000], ids=["get", "upload"])
+def test_plain_http_to_openssls_server(peer: MakePeer, ca: Authority, body: bytes | None) -> None:
+    """It closes or resets without a word, so that we can only guess."""
+    server = peer(answering(respond(b"x")), tls=ca.server())
+    with Transport() as transport:
+        with pytest.raises(errors.TransportError, match="is https:// meant") as caught:
+            Client(transport=transport).request("GET" if body is None else "PUT", f"http://127.0.0.1:{server.port}/", content=body, timeout=20)
+        assert isinstance(caught.value, (errors.RemoteProtocolError, errors.ReadError, errors.WriteError))
+        assert transport.stats().open == 0
 
 
 def test_a_bad_authority_file_costs_no_connection(nginx: Nginx, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import trustme
 
 from pooledhttp import errors
 from pooledhttp._net import tlsconfig
-from pooledhttp._net.tlsconfig import TlsSettings, hostname, settings, tls_error
+from pooledhttp._net.tlsconfig import TlsSettings, environment, hostname, settings, tls_error
 
 from .conftest import Certificates, Peer
 
@@ -166,20 +166,31 @@ def test_cert_of_no_kind(cert: Any) -> None:
 def test_the_environment(tmp_path: Path) -> None:
     env = {"SSL_CERT_FILE": "/f", "SSL_CERT_DIR": "/d", "REQUESTS_CA_BUNDLE": "/r", "CURL_CA_BUNDLE": str(tmp_path)}
 
-    def seen(verify: Any = True, **kw: Any) -> Any:
-        return settings(verify, trust_env=True, environ=env, **kw).verify
+    def seen(*options: Any) -> Any:
+        return settings(*options).in_environment(environment(env)).verify
 
-    assert settings(environ=env).verify is True
     assert seen(False) is False and seen("/x") == ("/x", "")
-    assert seen() == ("/f", "/d")
+    assert seen() == seen(True, "/cert") == ("/f", "/d")
     del env["SSL_CERT_FILE"]
     assert seen() == ("", "/d")
     env["SSL_CERT_DIR"] = ""
-    assert seen() == ("/r", "")
+    assert seen() == ("/r", "") and environment(env) == " (REQUESTS_CA_BUNDLE='/r')"
     del env["REQUESTS_CA_BUNDLE"]
     assert seen() == ("", str(tmp_path))
     env.clear()
-    assert seen() is True
+    assert seen() is True and environment(env) == ""
+
+
+def test_two_environments_are_never_one_key() -> None:
+    one = environment({"SSL_CERT_FILE": "/a, SSL_CERT_DIR=/b"})
+    assert one != environment({"SSL_CERT_FILE": "/a", "SSL_CERT_DIR": "/b"})
+    assert one == environment({"SSL_CERT_FILE": "/a, SSL_CERT_DIR=/b"})
+
+
+@pytest.mark.parametrize("digits", ["ab" * 32, "AB" * 32, ":".join(["ab"] * 32), ":".join(["Ab"] * 32)])
+@pytest.mark.parametrize("name", ["sha256:", "SHA256:"])
+def test_a_pin_is_read_in_every_form(name: str, digits: str) -> None:
+    assert settings(fingerprint=name + digits).fingerprint == "ab" * 32
 
 
 def test_identity(certs: Certificates) -> None:
@@ -187,7 +198,7 @@ def test_identity(certs: Certificates) -> None:
     all_different = [
         settings(), settings(False), settings("/a"), settings("/b"), settings(mine), settings(other),
         settings(True, "/c"), settings(True, ("/c", "/k")), settings(True, ("/c", "/k", "s3cret")), settings(True, ("/c", "/k", "other")),
-        TlsSettings(alpn=("h2", "http/1.1")),
+        TlsSettings(alpn=("h2", "http/1.1")), settings("system"), settings(fingerprint="sha256:" + "ab" * 32),
     ]
     keys = [s.identity(name) for s in all_different for name in (None, "a.test", "b.test")]
     assert len(set(keys)) == len(keys)

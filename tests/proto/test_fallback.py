@@ -109,7 +109,7 @@ HEAD_ERRORS: list[tuple[bytes, str]] = [
     (b"HTTP/9.9 200 OK\r\n\r\n", "the server speaks HTTP/9.9, not HTTP/1.1 or 1.0: b'HTTP/9.9 200 OK'"),
     (b"HTTP/2 200\r\n\r\n", "the server speaks HTTP/2, not HTTP/1.1 or 1.0: b'HTTP/2 200'"),
     (b"SSH-2.0-OpenSSH_9.2p1\r\n", "bad status line: b'SSH-2.0-OpenSSH_9.2p1'"),
-    (b"\x15\x03\x01\x00\x02\x02\x46" + b"x" * 9, r"bad status line: b'\x15\x03\x01\x00\x02\x02Fxxxxxxxxx'"),
+    (b"\x15\x03\x01\x00\x02\x02\x46" + b"x" * 9, "the server speaks TLS on this port: use https://"),
     (b"HTTP/1.1 2000 OK\r\n\r\n", "bad status line: b'HTTP/1.1 2000 OK'"),
     (b"HTTP/1.1 000 OK\r\n\r\n", "bad status line: b'HTTP/1.1 000 OK'"),
     (b"HTTP/1.1 200" + b"x" * 500 + b"\r\n\r\n", f"bad status line: {b'HTTP/1.1 200' + b'x' * 52!r}... (512 bytes)"),

@@ -8,6 +8,7 @@ Four servers: `plain` and `tls` keep connections alive without a limit, `few` cl
 /slow/NAME           the same, at 256 KiB a second
 /close/NAME          the same, with Connection: close
 /token?token=X       answers X
+/resumed             answers "r" where the TLS session was resumed, else "."
 /204 /500            statuses without a body, and with one
 /dav/NAME            PUT stores, GET brings back
 /upload              any body, answered by the Python server behind it (see pyserver), read as it comes
@@ -94,6 +95,7 @@ class Nginx:
         location /slow/ {{ alias {files}/; limit_rate 256k; }}
         location /close/ {{ alias {files}/; keepalive_timeout 0; }}
         location = /token {{ return 200 $arg_token; }}
+        location = /resumed {{ return 200 $ssl_session_reused; }}
         location = /204 {{ return 204; }}
         location = /500 {{ return 500; }}
         location /dav/ {{ dav_methods PUT; create_full_put_path on; }}
