@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pooledhttp import errors
-from pooledhttp._core.runtime import current_wake
+from pooledhttp._core.runtime import current_wake, slice_ns
 from pooledhttp._net.resolver import Address, Lookup, Resolver, literal
 from pooledhttp._net.tcp import TcpStream
 
@@ -460,8 +460,12 @@ class Dial:
         poller.register(handle.fileno(), select.POLLIN)
         for fd, events in fds.items():
             poller.register(fd, events)
-        timeout = None if until < 0 else min(max(0, until - time.monotonic_ns()), POLL_MAX_NS) / 1e6
-        fired = [fd for fd, _ in poller.poll(timeout)]
+        while True:
+            left = FOREVER if until < 0 else min(max(0, until - time.monotonic_ns()), POLL_MAX_NS)
+            turn = slice_ns(left)
+            fired = [fd for fd, _ in poller.poll(None if turn < 0 else turn / 1e6)]
+            if fired or turn == left:
+                break
         if handle.fileno() in fired:
             # Cleared before anything is looked at: a signal that comes after shows at the next poll.
             handle.clear()

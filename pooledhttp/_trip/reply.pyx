@@ -157,6 +157,7 @@ cdef class Reply(Exchange):
         if ph_add_int(&self.busy, 1) != 1:
             ph_add_int(&self.busy, -1)
             raise errors.StreamError("another thread reads this response")
+        self.asked = ph_now()                  # by Python's own loop, a moment ago
 
     cdef object _leave(self):
         ph_add_int(&self.busy, -1)
@@ -439,6 +440,7 @@ cdef class Reply(Exchange):
         cdef bytes data
         if self.hi == self.lo:
             self.lo = self.hi = 0
+            self.asked = ph_now()
             while True:
                 with nogil:
                     room = self.out_at if self.sending else self.cap
