@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pooledhttp import Client, PoolTimeout, RemoteProtocolError, Response, StreamClosed, StreamConsumed, StreamError, Timeout
-from tests.exchange.support import adds_up, closed, send_apart, until
+from tests.exchange.support import adds_up, blocked_in_kernel, closed, send_apart, until
 from tests.support.peer import Conn, Peer, answering, chunked, respond
 from tests.support.pyserver import pattern
 
@@ -324,18 +324,6 @@ def test_another_thread_closes_while_one_reads(unix: Unix, how: str) -> None:
     assert [type(e) for e in raised] == [StreamClosed]
     assert (client.transport.stats().open, sum(closed(client.transport.stats()).values())) == (0, 1)
     assert client.get(peer.url("/fine")).content == b"fine"
-
-
-def blocked_in_kernel(thread: threading.Thread) -> bool:
-    try:
-        with open(f"/proc/self/task/{thread.native_id}/stat") as f:
-            state = f.read().rpartition(")")[2].split()[0]
-        with open(f"/proc/self/task/{thread.native_id}/syscall") as f:
-            call = f.read().split()[0]
-    except OSError:
-        return False
-    # recvfrom, poll or ppoll on this machine's usual numbers; a futex (waiting for the GIL) is none of them.
-    return state == "S" and call not in ("running", "202", "98")
 
 
 def test_two_threads_that_read_one_response(unix: Unix) -> None:

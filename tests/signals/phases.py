@@ -1,0 +1,81 @@
+"""Requests of the main thread that stall, phase by phase, and the signals that meet them there."""
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from tests.deadlines.runs import CASES, Case, Run, Stage
+from tests.support.peer import PATIENCE
+
+# The stalls of the deadlines' tests, each once: which limit would end it does not matter here.
+STALLS = [case for case in CASES if case.limit == "total"]
+
+
+def asleep(thread: int) -> bool:
+    """Whether the thread of that native id waits."""
+    with open(f"/proc/self/task/{thread}/stat") as f:
+        return f.read().rpartition(")")[2].split()[0] == "S"
+
+
+def kill() -> None:
+    """To the process: the kernel prefers the main thread, whose system call it breaks."""
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def elsewhere() -> None:
+    """To another thread, the calling one: no system call of the main thread is broken."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+
+class Bell(threading.Thread):
+    """Rings, by `ring()`, once the stall of `run` has begun and the main thread waits; `rung` is when. `every`: again and again, in seconds."""
+
+    def __init__(self, run: Run, ring: Callable[[], None], every: float | None = None) -> None:
+        super().__init__(name="bell", daemon=True)
+        self.meeting = run
+        self.ring = ring
+        self.every = every
+        self.over = threading.Event()
+        self.rung = 0.0
+        self.main = threading.main_thread().native_id or 0
+
+    def run(self) -> None:
+        until = time.monotonic() + PATIENCE
+        while not (self.meeting.met() and asleep(self.main)):
+            if self.over.wait(0.001) or time.monotonic() > until:
+                return
+        self.rung = time.monotonic()
+        self.ring()
+        while self.every is not None and not self.over.wait(self.every):
+            self.ring()
+
+    def __enter__(self) -> Bell:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.over.set()
+        self.join()
+
+
+def new_run(stage: Stage, case: Case, name: str, seconds: float = PATIENCE) -> Run:
+    run = Run(case, seconds, name)
+    stage.set_up(run)
+    return run
+
+
+def troubles(run: Run) -> list[str]:
+    """What is not as it should be afterwards: the connection gone and counted, the sums right, the client at work again."""
+    # Between two reads of a stream the exception is raised in the caller's own code, and the block's end closes the response.
+    run.reasons = ("cancelled", "drain_limit") if run.case.how in ("iter_bytes", "read", "readinto") else ("cancelled",)
+    run.look()
+    return run.outcome.trouble
+
+
+def shown(runs: list[float]) -> list[str]:
+    return [f"{seconds * 1e3:.1f} ms" for seconds in runs]
+
+
