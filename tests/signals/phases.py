@@ -1,8 +1,7 @@
 """Requests of the main thread that stall, phase by phase, and the signals that meet them there."""
 from __future__ import annotations
 
-import os
-import signal
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -20,23 +19,14 @@ def asleep(thread: int) -> bool:
         return f.read().rpartition(")")[2].split()[0] == "S"
 
 
-def kill() -> None:
-    """To the process: the kernel prefers the main thread, whose system call it breaks."""
-    os.kill(os.getpid(), signal.SIGUSR1)
-
-
-def elsewhere() -> None:
-    """To another thread, the calling one: no system call of the main thread is broken."""
-    signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-
-
 class Bell(threading.Thread):
-    """Rings, by `ring()`, once the stall of `run` has begun and the main thread waits; `rung` is when. `every`: again and again, in seconds."""
+    """Rings, by `ring()`, once `met()` is true and the main thread waits (`still`); `rung` is when. `every`: again and again, in seconds."""
 
-    def __init__(self, run: Run, ring: Callable[[], None], every: float | None = None) -> None:
+    def __init__(self, met: Callable[[], object], ring: Callable[[], object], every: float | None = None, still: bool = True) -> None:
         super().__init__(name="bell", daemon=True)
-        self.meeting = run
+        self.met = met
         self.ring = ring
+        self.still = still
         self.every = every
         self.over = threading.Event()
         self.rung = 0.0
@@ -44,7 +34,7 @@ class Bell(threading.Thread):
 
     def run(self) -> None:
         until = time.monotonic() + PATIENCE
-        while not (self.meeting.met() and asleep(self.main)):
+        while not (self.met() and (not self.still or asleep(self.main))):
             if self.over.wait(0.001) or time.monotonic() > until:
                 return
         self.rung = time.monotonic()
@@ -61,8 +51,11 @@ class Bell(threading.Thread):
         self.join()
 
 
-def new_run(stage: Stage, case: Case, name: str, seconds: float = PATIENCE) -> Run:
-    run = Run(case, seconds, name)
+_numbers = itertools.count()
+
+
+def new_run(stage: Stage, case: Case, seconds: float = PATIENCE) -> Run:
+    run = Run(case, seconds, f"r{next(_numbers)}")
     stage.set_up(run)
     return run
 
