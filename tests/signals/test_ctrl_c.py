@@ -20,7 +20,7 @@ from tests.deadlines.runs import Case, Stage, stage
 from tests.exchange.support import adds_up, closed, until
 from tests.signals.phases import STALLS, Bell, new_run, shown, troubles
 from tests.support.ca import Authority
-from tests.support.peer import PATIENCE, Conn, Peer, Script, respond
+from tests.support.peer import PATIENCE, Conn, Peer, respond
 
 TIMES = 3             # meetings, of which the median counts
 SOON = 0.1
@@ -133,35 +133,37 @@ def test_a_main_thread_that_blocks_the_signal(place: Stage) -> None:
 RINGS = pytest.mark.parametrize("ring", [interrupt, interrupt_elsewhere])
 
 
-def flooding(conn: Conn, _: int) -> None:
-    conn.recv_head()
+Begun = Callable[[], None]
+
+
+def flooding(conn: Conn, begun: Begun) -> None:
     conn.send(respond(headers={"Content-Length": str(1 << 40)}, length=False))
     while True:
         conn.send(bytes(65536))
+        begun()
 
 
-def swallowing(conn: Conn, _: int) -> None:
-    conn.recv_head()
+def swallowing(conn: Conn, begun: Begun) -> None:
     while conn.sock.recv(1 << 20):
-        pass
+        begun()
 
 
-def dribbled_record(conn: Conn, _: int) -> None:
+def dribbling_record(conn: Conn, begun: Begun) -> None:
     """A TLS record in the answer's place, a byte at a time."""
-    conn.recv_head()
     with socket.fromfd(conn.sock.fileno(), socket.AF_INET, socket.SOCK_STREAM) as below:
         below.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError):
-            below.send(b"\x17\x03\x03\x40\x00")
+            below.send(b"\x17\x03\x03\x40\x00xxxxx")
             while not conn.closed.wait(0.01):
                 below.send(b"x")
+                begun()
 
 
-FLOWS: dict[str, tuple[Script, Callable[[Client, str], object]]] = {
+FLOWS: dict[str, tuple[Callable[[Conn, Begun], None], Callable[[Client, str], object]]] = {
     "download": (flooding, lambda client, url: client.get(url)),
     "upload": (swallowing, lambda client, url: client.put(url, content=bytes(1 << 30))),
     "pieces": (swallowing, lambda client, url: client.put(url, content=itertools.repeat(bytes(65536)))),
-    "record": (dribbled_record, lambda client, url: client.get(url)),
+    "record": (dribbling_record, lambda client, url: client.get(url)),
 }
 
 
@@ -169,14 +171,20 @@ FLOWS: dict[str, tuple[Script, Callable[[Client, str], object]]] = {
 @pytest.mark.parametrize(("how", "secure"), [(how, secure) for how in FLOWS for secure in (False, True) if secure or how != "record"])
 def test_while_bytes_flow(peer: Callable[..., Peer], new_client: Callable[..., Client], ca: Authority, ring: Callable[[], None], how: str,
                           secure: bool) -> None:
-    script, send = FLOWS[how]
+    flow, send = FLOWS[how]
+    begun: set[int] = set()
+
+    def script(conn: Conn, i: int) -> None:
+        conn.recv_head()
+        flow(conn, lambda: begun.add(i))
+
     server = peer(script, tls=ca.server() if secure else None)
     client = new_client(verify=str(ca.pem))
     meetings = itertools.count(1)
 
     def meet() -> float:
         n = next(meetings)
-        took = strike(lambda: send(client, server.url()), lambda: server.accepted == n and b"\r\n\r\n" in server.conns[-1].received, ring, still=False)
+        took = strike(lambda: send(client, server.url()), lambda: n - 1 in begun, ring, still=False)
         assert closed(client.transport.stats()) == {"cancelled": n}
         server.wait_closed(n - 1)
         return took
