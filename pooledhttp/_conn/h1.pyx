@@ -311,7 +311,9 @@ cdef class H1Connection(Connection):
                 ex.any_received = True
                 ex.t_first = ph_now()
             ex.hi += r
-        if ex.stage == XS_BODY and not ex.flags & FLAG_STREAM:
+        # A stream of nothing holds no connection.
+        if ex.stage == XS_BODY and (not ex.flags & FLAG_STREAM or (not ex.sending and (
+                ex.framing == FR_NONE or (ex.framing == FR_LENGTH and ex.left == 0)))):
             return self.small_body(ex)
         return ST_OK
 

@@ -61,6 +61,11 @@ cdef class Reply(Exchange):
             self.dead = NULL
 
     @property
+    def holds(self) -> bool:
+        """True until the connection is given back."""
+        return self.slot != NULL
+
+    @property
     def reason(self) -> str:
         return self._reason
 
