@@ -102,7 +102,7 @@ class Run:
         self.again = ""                                         # what must work then
         self.client: Client
         self.opened = 1
-        self.reasons = ("timeout",)                             # that the connection is closed for, one of them
+        self.reasons: tuple[str, ...] = ("timeout",)                             # that the connection is closed for, one of them
 
     def run(self) -> None:
         out = self.outcome
