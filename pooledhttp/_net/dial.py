@@ -312,6 +312,8 @@ class Dial:
             # Of the options or the local address.
             if sock is not None:
                 sock.close()
+            if _foreign(exc):
+                raise
             self._failed.append(f"{show(address)}: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}")
             self._next_at = now
             return
@@ -362,6 +364,8 @@ class Dial:
             local = sock.getsockname()
         except OSError as exc:                # connected and reset already
             sock.close()
+            if _foreign(exc):
+                raise
             self._fail(address, str(exc.strerror))
             return
         if sock.family != socket.AF_UNIX and remote == local:
@@ -429,6 +433,8 @@ class Dial:
             try:
                 want = stream.handshake_step()
             except OSError as exc:            # ssl.SSLError is one
+                if _foreign(exc):
+                    raise
                 raise tls_error(exc, spec.where, stream.first_bytes) from exc
             if want == "done":
                 break
@@ -473,6 +479,11 @@ class Dial:
                 return None
             fired.remove(handle.fileno())
         return fired
+
+
+def _foreign(exc: Exception) -> bool:
+    """Raised by a signal's handler in the midst of our steps (TimeoutError, often): an error of the system's has a number, one of TLS a type."""
+    return isinstance(exc, OSError) and exc.errno is None and type(exc).__module__ != "ssl"
 
 
 def _real_ip(ip: str) -> str:
