@@ -12,6 +12,7 @@ from threading import Event, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from pooledhttp._core.runtime import slice_ns
 from pooledhttp.errors import Cancelled, Error
 from pooledhttp.request import Request
 from pooledhttp.response import Response
@@ -45,6 +46,14 @@ class _Task:
     def drop(self) -> None:
         if self.response is not None:
             self.response.close()
+
+
+def _next(done: SimpleQueue[_Task]) -> _Task:
+    """`done.get()`; the main thread looks up for signals in between."""
+    while True:
+        turn = slice_ns(-1)
+        with suppress(Empty):
+            return done.get(timeout=None if turn < 0 else turn / 1e9)
 
 
 def _fetch(client: Client, item: Any, options: dict[str, Any], cancel: Canceller | None) -> Response:
@@ -243,7 +252,7 @@ class _Loop:
 
     def turn(self) -> _Task:
         while not self.has_turn():
-            self.collect(self.crew.done.get())
+            self.collect(_next(self.crew.done))
         self.outstanding -= 1
         return self.taken.popleft() if self.ordered else self.ready.popleft()
 

@@ -1,7 +1,10 @@
 """What stands in for a transport's Reply behind a response, and what watches over one."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from _tracemalloc import is_tracing
+from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
 from pooledhttp.errors import ResponseTooLarge
@@ -60,23 +63,33 @@ class IterReply:
 class Guard:
     """Notices that a streamed response was collected unclosed. Beside the response, so that only streamed ones pay for it."""
 
-    __slots__ = ("label", "reply")
+    __slots__ = ("label", "made", "reply")
 
     def __init__(self, reply: Any, label: str) -> None:
         self.reply = reply
         self.label = label
+        # tracemalloc keeps few frames, if it was not told otherwise, and they may all be this package's.
+        self.made = f", made at {_caller(sys._getframe(1))}" if is_tracing() else ""
 
-    def __del__(self) -> None:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         reply = self.reply
-        if reply is None:
+        # At the interpreter's end everything is collected, and nobody forgot anything.
+        if reply is None or not reply.holds or ending():
             return
         conn = reply.conn
         held = f"connection {conn.id} to {conn.remote_addr}" if conn is not None else "its source"
         reply.leak()
         import warnings
 
-        warnings.warn(f"unclosed response to {self.label}: it held {held}, its body unread; read it, close() it, or use "
+        warnings.warn(f"unclosed response to {self.label}{self.made}: it held {held}, its body unread; read it, close() it, or use "
                       "'with client.stream(...)'", ResourceWarning, stacklevel=2, source=self)
+
+
+def _caller(frame: FrameType | None) -> str:
+    """The line of the user's that led to `frame`."""
+    while frame is not None and f"{frame.f_globals.get('__name__')}.".startswith("pooledhttp."):
+        frame = frame.f_back
+    return "no line of Python" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class PickledReply:

@@ -65,6 +65,7 @@ cdef class Exchange:
     cdef bint send_broke         # the upload stopped short
     cdef char frame[32]          # a chunk's header line
     cdef int64_t last_write
+    cdef int64_t asked           # when the handlers of signals last had their turn
     cdef int64_t silent_since    # when the wait began that a signal or a wake-up broke; 0: none did
     # --- receiving: [lo, hi) is raw; [body_off, body_off + body_len) is body already decoded in place
     cdef char* buf

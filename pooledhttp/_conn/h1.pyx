@@ -12,7 +12,7 @@ from pooledhttp._conn.connection cimport (
     FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
-from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_take
+from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF,
     ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
@@ -131,7 +131,7 @@ cdef class H1Connection(Connection):
         elif body > 0:
             _put(at, PyBytes_AS_STRING(ex.body), body)
         ex.sending = True
-        ex.t_begin = ex.last_write = ph_now()
+        ex.t_begin = ex.last_write = ex.asked = ph_now()
         return ST_OK
 
     cdef int push(self, Exchange ex) noexcept nogil:
@@ -172,6 +172,8 @@ cdef class H1Connection(Connection):
     cdef int wait_to_send(self, Exchange ex, int events) noexcept nogil:
         cdef int64_t until = ex.deadline
         ex.phase = PH_SEND
+        if self.deaf(ex):
+            return ST_INTR
         ex.limit = LIM_TOTAL
         if ex.limits.write >= 0 and (until < 0 or ex.last_write + ex.limits.write < until):
             until = ex.last_write + ex.limits.write
@@ -186,6 +188,8 @@ cdef class H1Connection(Connection):
         cdef int64_t since = 0, until
         if self.too_late(ex):
             return ST_TIMEOUT
+        if self.deaf(ex):
+            return ST_INTR
         while ex.sending:
             st = self.push(ex)
             if st == ST_OK:
@@ -244,6 +248,17 @@ cdef class H1Connection(Connection):
         ex.limit = LIM_TOTAL
         return True
 
+    cdef bint deaf(self, Exchange ex) noexcept nogil:
+        # Where bytes always flow no wait is ever broken by a signal either.
+        cdef int64_t now
+        if ex.deadline == WHAT_IS_THERE or not on_main():
+            return False
+        now = ph_now()
+        if now - ex.asked < LOOK:
+            return False
+        ex.asked = now
+        return True
+
     # --- the head ------------------------------------------------------------------------------------------------------
 
     cdef int exchange(self, Exchange ex) noexcept nogil:
@@ -296,7 +311,9 @@ cdef class H1Connection(Connection):
                 ex.any_received = True
                 ex.t_first = ph_now()
             ex.hi += r
-        if ex.stage == XS_BODY and not ex.flags & FLAG_STREAM:
+        # A stream of nothing holds no connection.
+        if ex.stage == XS_BODY and (not ex.flags & FLAG_STREAM or (not ex.sending and (
+                ex.framing == FR_NONE or (ex.framing == FR_LENGTH and ex.left == 0)))):
             return self.small_body(ex)
         return ST_OK
 

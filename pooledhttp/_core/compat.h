@@ -39,6 +39,9 @@ static inline unsigned long ph_gil_releases(void) { return __atomic_load_n(&ph_g
 #define POLLRDHUP 0
 #endif
 
+/* The calling thread, as Python's `threading.get_ident()` numbers it. */
+static inline unsigned long ph_self(void) { return (unsigned long)pthread_self(); }
+
 static inline int64_t ph_now(void) {
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);

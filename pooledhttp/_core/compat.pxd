@@ -38,6 +38,7 @@ cdef extern from "compat.h" nogil:
     int c_shutdown "shutdown"(int fd, int how)
     int errno
 
+    unsigned long ph_self()
     int64_t ph_now()
     int ph_poll(pollfd* fds, unsigned n, int64_t timeout_ns)
     int ph_wake_open(int* rd, int* wr)

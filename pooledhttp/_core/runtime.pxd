@@ -3,6 +3,11 @@ from libc.stdint cimport int64_t
 
 cdef enum:
     BUFFER_SIZE = 81920       # 64 KiB of body, and a head beside it
+    # ns. Only the main thread runs Python's handlers, while the kernel may give a signal to any thread, or just before a wait begins: then
+    # nothing breaks the wait. So the main thread waits for at most SLICE at a time, and where bytes keep coming it asks for signals once LOOK
+    # has passed: together 75 ms. (A kernel's timer of up to 63 ticks is exact to a tick.)
+    SLICE = 50000000
+    LOOK = 25000000
 
 
 cdef struct Wake:
@@ -13,6 +18,7 @@ cdef struct Wake:
     int refs
 
 
+cdef bint on_main() noexcept nogil            # this thread runs the handlers of signals
 cdef char* buffer_take() noexcept nogil        # BUFFER_SIZE bytes; NULL where memory is out
 cdef void buffer_give(char* buf) noexcept nogil
 

@@ -1,8 +1,9 @@
 """What a process has one of: the free list of exchange buffers, and each thread's wake descriptor."""
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 from pooledhttp._core.compat cimport (
-    c_close, errno, ph_add_int, ph_gil_releases, ph_load_int, ph_wake_drain, ph_wake_open, ph_wake_write, pthread_mutex_init,
+    c_close, errno, ph_add_int, ph_gil_releases, ph_load_int, ph_self, ph_wake_drain, ph_wake_open, ph_wake_write, pthread_mutex_init,
     pthread_mutex_t, pthread_mutex_trylock, pthread_mutex_unlock,
 )
 
@@ -18,6 +19,12 @@ cdef int _n_free = 0
 cdef int _out = 0              # buffers in use
 cdef int _wakes = 0            # wake descriptors open
 pthread_mutex_init(&_lock, NULL)
+# Wrong only where Python before 3.13 first imported `threading` in another thread; its main thread then waits unsliced.
+cdef unsigned long _main = threading.main_thread().ident or 0
+
+
+cdef bint on_main() noexcept nogil:
+    return ph_self() == _main
 
 
 cdef char* buffer_take() noexcept nogil:
@@ -126,14 +133,20 @@ cdef Wake* thread_wake() except NULL:
     return h.w
 
 
+def slice_ns(int64_t left) -> int:
+    """Of `left` nanoseconds (-1: for ever), how many this thread may wait at a time: on the main one at most SLICE, so that it sees signals."""
+    return SLICE if on_main() and (left < 0 or left > SLICE) else left
+
+
 def live() -> dict:
     """Live objects, for the tests' teardown: buffers in use, wake descriptors open."""
     return {"buffers": ph_load_int(&_out), "wakes": ph_load_int(&_wakes)}
 
 
 def forget_threads() -> None:
-    """After fork: the other threads' wake handles are not ours, and the lock may have been held."""
-    global _local
+    """After fork: the other threads' wake handles are not ours, the lock may have been held, and who forked is the main thread."""
+    global _local, _main
+    _main = ph_self()
     pthread_mutex_init(&_lock, NULL)
     _local = threading.local()
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pooledhttp import errors
-from pooledhttp._core.runtime import current_wake
+from pooledhttp._core.runtime import current_wake, slice_ns
 from pooledhttp._net.resolver import Address, Lookup, Resolver, literal
 from pooledhttp._net.tcp import TcpStream
 
@@ -316,6 +316,8 @@ class Dial:
             # Of the options or the local address.
             if sock is not None:
                 sock.close()
+            if _foreign(exc):
+                raise
             self._failed.append(f"{show(address)}: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}")
             self._next_at = now
             return
@@ -366,6 +368,8 @@ class Dial:
             local = sock.getsockname()
         except OSError as exc:                # connected and reset already
             sock.close()
+            if _foreign(exc):
+                raise
             self._fail(address, str(exc.strerror))
             return
         if sock.family != socket.AF_UNIX and remote == local:
@@ -447,6 +451,8 @@ class Dial:
             try:
                 want = stream.handshake_step()
             except OSError as exc:            # ssl.SSLError is one
+                if _foreign(exc):
+                    raise
                 error = tls_error(exc, spec.where, stream.first_bytes)
                 if self._offered is None or isinstance(error, errors.CertificateError):
                     raise error from exc
@@ -503,8 +509,12 @@ class Dial:
         poller.register(handle.fileno(), select.POLLIN)
         for fd, events in fds.items():
             poller.register(fd, events)
-        timeout = None if until < 0 else min(max(0, until - time.monotonic_ns()), POLL_MAX_NS) / 1e6
-        fired = [fd for fd, _ in poller.poll(timeout)]
+        while True:
+            left = FOREVER if until < 0 else min(max(0, until - time.monotonic_ns()), POLL_MAX_NS)
+            turn = slice_ns(left)
+            fired = [fd for fd, _ in poller.poll(None if turn < 0 else turn / 1e6)]
+            if fired or turn == left:
+                break
         if handle.fileno() in fired:
             # Cleared before anything is looked at: a signal that comes after shows at the next poll.
             handle.clear()
@@ -512,6 +522,11 @@ class Dial:
                 return None
             fired.remove(handle.fileno())
         return fired
+
+
+def _foreign(exc: Exception) -> bool:
+    """Raised by a signal's handler in the midst of our steps (TimeoutError, often): an error of the system's has a number, one of TLS a type."""
+    return isinstance(exc, OSError) and exc.errno is None and type(exc).__module__ != "ssl"
 
 
 def _real_ip(ip: str) -> str:

@@ -3,12 +3,15 @@
 A blocking `recv` with SO_RCVTIMEO costs one system call where `poll` and `recv` cost two. Kernel timers are coarse and late by
 up to an eighth of their length, so the option is set to about 85 % of what remains, and only where what is set does not already
 fit; `poll` waits for the rest. The descriptor is in blocking mode; whatever must not block says MSG_DONTWAIT.
+
+The main thread waits in slices: the end of one is ST_INTR, as a signal that broke the wait is.
 """
 from pooledhttp._core.clock cimport remaining
 from pooledhttp._core.compat cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, c_close, c_recv,
     c_send, errno, ph_gil_releases, ph_poll, ph_set_rcvtimeo, pollfd,
 )
+from pooledhttp._core.runtime cimport SLICE, on_main
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_OK, ST_PROTO, ST_TIMEOUT, ST_WOKEN
 from pooledhttp._net.eager cimport eager_begin, eager_end, eager_recv
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
@@ -18,8 +21,12 @@ cdef int sock_wait(int fd, int events, int64_t deadline, Wake* wake, int* err) n
     cdef pollfd p[2]
     cdef int n = 1, r, got = 0
     cdef int64_t left = remaining(deadline)
+    cdef bint sliced = False
     if left == 0:
         return ST_TIMEOUT
+    if (left < 0 or left > SLICE) and on_main():
+        left = SLICE
+        sliced = True
     p[0].fd = fd
     p[0].events = (POLLIN if events & WAIT_READ else 0) | (POLLOUT if events & WAIT_WRITE else 0)
     p[0].revents = 0
@@ -35,7 +42,7 @@ cdef int sock_wait(int fd, int events, int64_t deadline, Wake* wake, int* err) n
         err[0] = errno
         return ST_IO
     if r == 0:
-        return ST_TIMEOUT
+        return ST_INTR if sliced else ST_TIMEOUT
     if n == 2 and p[1].revents:
         return ST_WOKEN
     if p[0].revents & POLLNVAL:
@@ -82,18 +89,26 @@ cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, 
     cdef ssize_t r
     cdef int64_t left, fit
     cdef int w
+    cdef bint sliced = False
     if wake == NULL:
         left = remaining(deadline)
+        fit = left - left * 3 // 20
         if left == 0:
             # What has already arrived is still the caller's.
             r = sock_try_recv(fd, p, n, err)
             return ST_TIMEOUT if r == ST_AGAIN else r
-        if left < 0:
+        if (left < 0 or fit > SLICE) and on_main():
+            sliced = True
+            if rcvtimeo[0] > SLICE or rcvtimeo[0] < SLICE // 2:
+                if ph_set_rcvtimeo(fd, SLICE) < 0:
+                    err[0] = errno
+                    return ST_IO
+                rcvtimeo[0] = SLICE
+        elif left < 0:
             if rcvtimeo[0] != 0:
                 ph_set_rcvtimeo(fd, 3600000000000000)      # six weeks: a wake-up that early costs nothing
                 rcvtimeo[0] = 0
         elif rcvtimeo[0] == 0 or rcvtimeo[0] > left - left // 8 or rcvtimeo[0] < left // 2:
-            fit = left - left * 3 // 20
             if ph_set_rcvtimeo(fd, fit) < 0:
                 err[0] = errno
                 return ST_IO
@@ -113,6 +128,8 @@ cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, 
         if errno != EAGAIN:
             err[0] = errno
             return ST_IO
+        if sliced:
+            return ST_INTR
     while True:
         w = sock_wait(fd, WAIT_READ, deadline, wake, err)
         if w < 0:

@@ -14,8 +14,8 @@ from libc.string cimport memcpy
 
 from pooledhttp._core.clock cimport remaining
 from pooledhttp._core.compat cimport EBADF, c_close, ph_gil_releases, ph_now
-from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_give, buffer_take
-from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
+from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_give, buffer_take, on_main
+from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
 from pooledhttp._net.records cimport records_follow
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
 from pooledhttp._net.tcp cimport sock_probe, sock_recv, sock_try_recv, sock_try_send, sock_wait
@@ -212,6 +212,7 @@ cdef class TlsStream(Stream):
         cdef size_t fill = 0
         cdef ssize_t got, r
         cdef int w
+        cdef int64_t began = ph_now() if block else 0
         while True:
             if self.out_n > 0:
                 self.flush()
@@ -239,6 +240,11 @@ cdef class TlsStream(Stream):
             fill += got
             if r == 0:
                 self.heard = ph_now()
+                if block and self.heard - began >= LOOK and on_main():
+                    # A record that comes in drops is no reason to be deaf to signals.
+                    with gil:
+                        self.feed(buf, fill, NULL, 0)
+                    return ST_INTR
                 continue
             with gil:
                 r = self.feed(buf, fill, p, n)

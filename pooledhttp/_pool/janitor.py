@@ -1,6 +1,7 @@
 """One thread a process that closes what idled too long or died while idle. Started when something becomes idle, gone when nothing is."""
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
@@ -36,6 +37,8 @@ class Janitor:
     def watch(self, pool: Sweepable) -> None:
         """Something idles in `pool`."""
         thread = None
+        if sys.is_finalizing():
+            return                             # before Python 3.12 the start would wait for ever for a thread that never runs
         try:
             with self._lock:
                 if pool.watched:

@@ -61,6 +61,11 @@ cdef class Reply(Exchange):
             self.dead = NULL
 
     @property
+    def holds(self) -> bool:
+        """True until the connection is given back."""
+        return self.slot != NULL
+
+    @property
     def reason(self) -> str:
         return self._reason
 
@@ -157,6 +162,7 @@ cdef class Reply(Exchange):
         if ph_add_int(&self.busy, 1) != 1:
             ph_add_int(&self.busy, -1)
             raise errors.StreamError("another thread reads this response")
+        self.asked = ph_now()                  # by Python's own loop, a moment ago
 
     cdef object _leave(self):
         ph_add_int(&self.busy, -1)
@@ -340,13 +346,15 @@ cdef class Reply(Exchange):
                 return 1
             raise self.failure(st)
         except BaseException as e:
+            # `ssl` and an upload's iterator run the handlers of signals too.
+            broken_off = not isinstance(e, Exception) or (st == ST_TLS and self.wire.stream.foreign and not isinstance(e, MemoryError))
             if isinstance(e, errors.Error):
                 self.failed = e
             else:
                 # A signal's handler, or the upload's iterator: what is read next must not look like the body's end.
                 self.failed = errors.StreamClosed(f"the response is closed: {type(e).__name__} broke off its reading")
             self.abort(RE_TIMEOUT if st == ST_TIMEOUT else RE_SERVER_CLOSED if st == ST_STALE else
-                       RE_CANCELLED if st == ST_INTR or st == ST_WOKEN else RE_ERROR)
+                       RE_CANCELLED if st == ST_INTR or st == ST_WOKEN or broken_off else RE_ERROR)
             raise
 
     cdef object obey(self):
@@ -439,6 +447,7 @@ cdef class Reply(Exchange):
         cdef bytes data
         if self.hi == self.lo:
             self.lo = self.hi = 0
+            self.asked = ph_now()
             while True:
                 with nogil:
                     room = self.out_at if self.sending else self.cap

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pooledhttp import Client, StreamError
-from tests.exchange.support import until
-from tests.exchange.test_streams import blocked_in_kernel
+from tests.exchange.support import blocked_in_kernel, until
 from tests.support.peer import Conn, Peer, respond
 
 

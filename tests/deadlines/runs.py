@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pooledhttp
@@ -95,11 +96,13 @@ class Run:
         self.timeout = Timeout(seconds) if case.limit == "total" else Timeout(None, **_only(case.limit, seconds))
         self.call: Callable[[], Any]
         self.began: Callable[[], float] | None = None           # when the stall did, where that is not the call's own start
+        self.met: Callable[[], Any] = lambda: self.client.transport.stats().dialing        # whether the stall has begun
         self.after: Callable[[], Any] = lambda: None            # heals the stall
         self.gone: Callable[[], bool] | None = None             # whether the server saw the connection end
         self.again = ""                                         # what must work then
         self.client: Client
         self.opened = 1
+        self.reasons: tuple[str, ...] = ("timeout",)                             # that the connection is closed for, one of them
 
     def run(self) -> None:
         out = self.outcome
@@ -124,7 +127,7 @@ class Run:
         before = client.transport.stats()
         held = 1 if self.case.where == "pool" else 0
         self.expect("active, dialing, waiting", (before.active, before.dialing, before.waiting), (held, 0, 0))
-        self.expect("closed for a timeout", before.closed["timeout"], 1 if self.gone is not None else 0)
+        self.expect(f"closed for {self.reasons}", sum(before.closed[reason] for reason in self.reasons), 1 if self.gone is not None else 0)
         self.expect("opened", before.opened, before.open + sum(before.closed.values()))
         self.after()
         if self.gone is not None and not self.gone():
@@ -176,9 +179,18 @@ class Stage:
     def __init__(self, ca: Authority) -> None:
         self.ca = ca
         self.stack = ExitStack()
-        self.plain = self.stack.enter_context(StallingServer())
-        self.tls = self.stack.enter_context(StallingServer(ca.server()))
-        self.full = self.stack.enter_context(FullBacklog())
+
+    @cached_property
+    def plain(self) -> StallingServer:
+        return self.stack.enter_context(StallingServer())
+
+    @cached_property
+    def tls(self) -> StallingServer:
+        return self.stack.enter_context(StallingServer(self.ca.server()))
+
+    @cached_property
+    def full(self) -> FullBacklog:
+        return self.stack.enter_context(FullBacklog())
 
     def set_up(self, run: Run) -> None:
         case = run.case
@@ -194,6 +206,7 @@ class Stage:
         self.plain.new(run.name)
         held = client.request("GET", self.plain.url(f"/body/{run.name}"), stream=True, timeout=PATIENCE)
         run.call = lambda: get(client, self.plain.url("/ok"), run)
+        run.met = lambda: client.transport.stats().waiting
         run.again = self.plain.url("/ok")
         run.after = held.close
         run.opened = 2
@@ -240,6 +253,7 @@ class Stage:
                 run.outcome.trouble.append("the server's end of the connection is still open")
             healed.set()
 
+        run.met = lambda: peer.conns and peer.conns[0].received
         run.after = after
         run.call = lambda: get(client, run.again, run)
 
@@ -255,6 +269,7 @@ class Stage:
             raise AssertionError("the connection was not warmed up")
         run.opened = 2
         run.again = server.url("/ok")
+        run.met = lambda: stall.began
         run.after = stall.done.set
         run.gone = lambda: stall.gone.wait(PATIENCE)
         if case.limit == "read" and BEGINNINGS[case.where]:

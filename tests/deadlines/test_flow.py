@@ -1,7 +1,6 @@
 """Limits while bytes flow: what is slow but not silent passes, what flows for ever ends, and nothing restarts a clock."""
 from __future__ import annotations
 
-import signal
 import socket
 import ssl
 import threading
@@ -308,58 +307,3 @@ def test_an_answered_upload_still_has_its_limits(peer: MakePeer, tls: ssl.SSLCon
         assert caught.value.phase == "send"
         given_up.set()
     settled(client, timeout=2)
-
-
-RESTARTABLE = {"pool": "pool", "connect": "dns", "send": "send", "head": "headers", "body": "body"}
-LIMIT = {"pool": "pool", "connect": "connect", "send": "write", "head": "read", "body": "read"}
-
-
-@pytest.fixture
-def alarms() -> Iterator[list[int]]:
-    """A handled SIGALRM every 50 ms; those that were handled."""
-    heard: list[int] = []
-    before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
-    try:
-        yield heard
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.parametrize("where", RESTARTABLE)
-def test_a_signal_restarts_no_clock(peer: MakePeer, tls: ssl.SSLContext | None, ca: Authority, alarms: list[int], where: str) -> None:
-    """A handled signal breaks the wait; what remains of the limit is waited on."""
-    done = threading.Event()
-
-    def script(conn: Conn, i: int) -> None:
-        conn.recv_head()
-        if where == "body":
-            conn.send(respond(b"", headers={"Content-Length": "8"}, length=False))
-        done.wait(10)
-        if where == "pool":
-            conn.send(respond(b"held"))
-
-    def resolver(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
-        done.wait(10)
-        return [(socket.AF_INET, ("127.0.0.1", port))]
-
-    server = peer(script, tls=tls)
-    url = f"http://slow.test:{server.port}/" if where == "connect" else server.url()
-    with Client(verify=str(ca.pem), timeout=None, max_conns_per_host=1, resolver=resolver, socket_options=SMALL_BUFFER) as client:
-        holder = threading.Thread(target=client.get, args=(server.url(),))
-        if where == "pool":
-            holder.start()
-            server.wait_for(lambda p: p.accepted and p.conns[0].received, "the holder's request")
-        start = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
-        with pytest.raises(errors.TimeoutException) as caught:
-            client.put(url, content=bytes(8 << 20) if where == "send" else b"", timeout=only(**{LIMIT[where]: 0.4}))
-        took = time.monotonic() - start
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        done.set()
-        if where == "pool":
-            holder.join()
-    assert len(alarms) >= 5
-    assert caught.value.phase == RESTARTABLE[where]
-    # While sending, the kernels move bytes on for a while after the server's last read, and that is progress.
-    assert 0.4 <= took < (1.2 if where == "send" else 0.55)

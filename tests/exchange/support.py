@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -42,6 +43,19 @@ def unread(sock: socket.socket) -> int:
     n = array.array("i", [0])
     fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, n)
     return n[0]
+
+
+def blocked_in_kernel(thread: threading.Thread) -> bool:
+    """Whether `thread` waits in a system call, and not for the GIL."""
+    try:
+        with open(f"/proc/self/task/{thread.native_id}/stat") as f:
+            state = f.read().rpartition(")")[2].split()[0]
+        with open(f"/proc/self/task/{thread.native_id}/syscall") as f:
+            call = f.read().split()[0]
+    except OSError:
+        return False
+    # recvfrom, poll or ppoll on this machine's usual numbers; a futex (waiting for the GIL) is none of them.
+    return state == "S" and call not in ("running", "202", "98")
 
 
 def send_apart(conn: Conn, data: bytes, sizes: Iterable[int]) -> None:

@@ -1,7 +1,6 @@
 """Bodies read as streams: to the end, in part, not at all, from another thread."""
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from pooledhttp import Client, PoolTimeout, RemoteProtocolError, Response, StreamClosed, StreamConsumed, StreamError, Timeout
-from tests.exchange.support import adds_up, closed, send_apart, until
+from tests.exchange.support import adds_up, blocked_in_kernel, closed, send_apart, until
 from tests.support.peer import Conn, Peer, answering, chunked, respond
 from tests.support.pyserver import pattern
 
@@ -189,49 +188,6 @@ def test_an_unread_body_is_named_by_who_waits_for_its_connection(peer: MakePeer,
     assert client.get(server.url()).status_code == 200
 
 
-def test_a_collected_response_gives_its_slot_back_and_says_so(peer: MakePeer, new_client: MakeClient) -> None:
-    client = new_client(max_conns_per_host=1)
-    server = peer(answering(respond(pattern(20 << 20)), respond(b"small")))
-    r = client.get(server.url("/left?secret=1"), stream=True)
-    assert r.conn is not None
-    says = rf"unclosed response to GET http://{server.host}:{server.port}/left: it held connection {r.conn.id} to .*{server.port}"
-    with pytest.warns(ResourceWarning, match=says) as caught:
-        del r
-        gc.collect()
-    assert "secret" not in str(caught[0].message)
-    stats = client.transport.stats()
-    assert (stats.leaked, stats.open, closed(stats)) == (1, 0, {"drain_limit": 1})
-    assert client.get(server.url()).status_code == 200
-
-
-def test_a_response_in_a_cycle_wakes_who_waits(peer: MakePeer, new_client: MakeClient) -> None:
-    client = new_client(max_conns_per_host=1)
-    server = peer(answering(respond(pattern(20 << 20))))
-    r = client.get(server.url(), stream=True)
-    cycle: list[Any] = [r]
-    cycle.append(cycle)
-    statuses: list[int] = []
-    waiting = threading.Thread(target=lambda: statuses.append(client.get(server.url()).status_code))
-    waiting.start()
-    until(lambda: client.transport.stats().waiting == 1)
-    with pytest.warns(ResourceWarning):
-        del r, cycle
-        gc.collect()
-    waiting.join(10)
-    assert statuses == [200]
-    assert client.transport.stats().leaked == 1
-
-
-def test_a_body_that_was_read_is_no_leak(peer: MakePeer, client: Client) -> None:
-    server = peer(answering(respond(b"hello")))
-    for read in (Response.read, lambda r: list(r.iter_bytes()), Response.close):
-        r = client.get(server.url(), stream=True)
-        read(r)
-        del r
-        gc.collect()
-    assert client.transport.stats().leaked == 0
-
-
 def test_a_failed_read_stays_failed(peer: MakePeer, client: Client) -> None:
     def script(conn: Conn, i: int) -> None:
         conn.recv_request()
@@ -324,18 +280,6 @@ def test_another_thread_closes_while_one_reads(unix: Unix, how: str) -> None:
     assert [type(e) for e in raised] == [StreamClosed]
     assert (client.transport.stats().open, sum(closed(client.transport.stats()).values())) == (0, 1)
     assert client.get(peer.url("/fine")).content == b"fine"
-
-
-def blocked_in_kernel(thread: threading.Thread) -> bool:
-    try:
-        with open(f"/proc/self/task/{thread.native_id}/stat") as f:
-            state = f.read().rpartition(")")[2].split()[0]
-        with open(f"/proc/self/task/{thread.native_id}/syscall") as f:
-            call = f.read().split()[0]
-    except OSError:
-        return False
-    # recvfrom, poll or ppoll on this machine's usual numbers; a futex (waiting for the GIL) is none of them.
-    return state == "S" and call not in ("running", "202", "98")
 
 
 def test_two_threads_that_read_one_response(unix: Unix) -> None:

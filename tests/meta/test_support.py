@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from tests.support import leaks
 from tests.support.ca import Authority
 from tests.support.nginx import Nginx, content
 from tests.support.peer import ClientGone, Conn, FullBacklog, Peer, answering, chunked, respond
+from tests.support.processes import ROOT
 from tests.support.pyserver import PyServer, pattern
 
 MakePeer = Callable[..., Peer]
@@ -221,7 +224,9 @@ def test_the_leak_check_names_what_is_left(monkeypatch: pytest.MonkeyPatch) -> N
     assert f"descriptor {r} (pipe:" in "\n".join(leaks.check(buffers))
 
 
-def test_the_leak_check_counts_live_objects() -> None:
+def test_the_leak_check_counts_live_objects(peer: MakePeer) -> None:
+    """Wake descriptors, open connections, and buffers in use: of a request in the making, and of a response unread."""
+    from pooledhttp import Client, Transport
     from pooledhttp._core.runtime import WakeHandle
 
     before = leaks.snapshot()
@@ -229,3 +234,49 @@ def test_the_leak_check_counts_live_objects() -> None:
     assert [line for line in leaks._left(before) if "wakes" in line] == ["pooledhttp._core.runtime: wakes: 1"]
     del handle
     assert leaks.check(before) == []
+    server = peer(answering(respond(b"x" * 100_000)))
+    begun = leaks.snapshot()
+    client = Client(transport=Transport())
+    r = client.get(server.url(), stream=True)
+    assert {"pooledhttp._core.runtime: buffers: 1", "pooledhttp._pool.core: connections: 1"} <= set(leaks._left(begun))
+    assert any(line.startswith("descriptor ") and "socket:" in line for line in leaks._left(begun))
+    r.read()
+    left = leaks._left(begun)
+    assert "pooledhttp._pool.core: connections: 1" in left and not any("buffers" in line for line in left)
+    client.transport.close()
+    server.wait_closed()
+    assert leaks.check(begun) == []
+
+
+def test_the_leak_check_waits_for_what_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "PATIENCE", 10.0)
+    before = leaks.snapshot()
+    thread = threading.Thread(target=time.sleep, args=(0.1,))
+    thread.start()
+    assert leaks.check(before) == []
+    assert not thread.is_alive()
+
+
+LEAKS = {
+    "a descriptor": ("descriptor", "os.pipe()"),
+    "a thread": ("thread", "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"),
+    "a connection": ("connections: 1", "kept.append(Client(transport=Transport())); kept[-1].get(url)"),
+    "a response": ("buffers: 1", "kept.append(Client(transport=Transport()).get(url, stream=True))"),
+    "a response dropped": ("unclosed response", "Client(transport=Transport()).get(url, stream=True)"),
+    "nothing": ("", "Client().get(url)"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_test_that_leaks_fails(peer: MakePeer, tmp_path: Path, leak: str) -> None:
+    """With these tests' own settings and fixtures, in a run of its own."""
+    says, code = LEAKS[leak]
+    url = peer(answering(respond(b"x" * 100_000))).url()
+    test = tmp_path / "test_leaking.py"
+    test.write_text("import os, threading, time\nfrom pooledhttp import Client, Transport\nfrom tests.support import leaks\nleaks.PATIENCE = 0.7\nkept = []\n"
+                    f"url = {url!r}\ndef test_it():\n    {code}\n")
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml",
+                           "--rootdir", tmp_path, test], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == (1 if says else 0), done.stdout
+    assert says in done.stdout

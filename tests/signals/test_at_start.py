@@ -12,8 +12,8 @@ from pooledhttp import Client
 from pooledhttp._net.helpers import Helpers
 from pooledhttp._net.resolver import Resolver
 from pooledhttp._pool.janitor import Janitor
-from tests.attack.conftest import Alarm
 from tests.exchange.support import until
+from tests.signals.conftest import Alarm
 from tests.support.peer import Conn, Peer, respond
 
 pytestmark = pytest.mark.usefixtures("alarmed")

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pooledhttp import Client, Response, StreamClosed
-from tests.attack.conftest import Alarm
-from tests.exchange.support import closed, until
-from tests.exchange.test_streams import blocked_in_kernel
+from tests.exchange.support import blocked_in_kernel, closed, until
+from tests.signals.conftest import Alarm
 from tests.support.peer import Conn, Peer, respond
 
 pytestmark = pytest.mark.usefixtures("alarmed")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pooledhttp import Client, Transport
-from tests.attack.conftest import Alarm
 from tests.exchange.support import adds_up
+from tests.signals.conftest import Alarm
 from tests.support.ca import Authority
 from tests.support.peer import Conn, Peer, respond
 
