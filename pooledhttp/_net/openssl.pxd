@@ -14,6 +14,7 @@ cdef ssize_t direct_write(Direct* d, const char* p, size_t n) noexcept nogil    
 cdef bint direct_feed(Direct* d, const char* p, size_t n) noexcept nogil        # ciphertext in, all of it; False: memory is out
 cdef size_t direct_fed(Direct* d) noexcept nogil                                # ciphertext not yet read
 cdef size_t direct_made(Direct* d) noexcept nogil                               # ciphertext not yet taken
-cdef size_t direct_take(Direct* d, char* p, size_t n) noexcept nogil            # ciphertext out
+cdef size_t direct_peek(Direct* d, char** p) noexcept nogil                     # that ciphertext, where it lies until the next write
+cdef void direct_drop(Direct* d, size_t n) noexcept nogil                       # so many bytes of it are taken
 cdef bint direct_more(Direct* d) noexcept nogil                                 # plaintext of a record already decrypted is left
 cdef object direct_error(Direct* d)                                             # the ssl.SSLError for `err`

@@ -36,6 +36,7 @@ cdef extern from *:
     static int (*ph_BIO_read)(void *, void *, int);
     static int (*ph_BIO_write)(void *, const void *, int);
     static size_t (*ph_BIO_ctrl_pending)(void *);
+    static long (*ph_BIO_ctrl)(void *, int, long, void *);
     static void (*ph_ERR_clear_error)(void);
     static unsigned long (*ph_ERR_peek_last_error)(void);
     static const char *(*ph_ERR_reason_error_string)(unsigned long);
@@ -47,7 +48,7 @@ cdef extern from *:
     #define PH_GET(name) if ((*(void **)&ph_##name = dlsym(lib, #name)) == NULL) return 0;
         PH_GET(SSL_read_ex) PH_GET(SSL_write_ex) PH_GET(SSL_get_error) PH_GET(SSL_pending) PH_GET(SSL_get_ex_data)
         PH_GET(SSL_get_rbio) PH_GET(SSL_get_wbio) PH_GET(BIO_method_type) PH_GET(BIO_read) PH_GET(BIO_write)
-        PH_GET(BIO_ctrl_pending) PH_GET(ERR_clear_error) PH_GET(ERR_peek_last_error) PH_GET(ERR_reason_error_string)
+        PH_GET(BIO_ctrl_pending) PH_GET(BIO_ctrl) PH_GET(ERR_clear_error) PH_GET(ERR_peek_last_error) PH_GET(ERR_reason_error_string)
     #undef PH_GET
         return 1;               /* the library stays loaded: the handle is kept */
     }
@@ -68,6 +69,7 @@ cdef extern from *:
     int ph_BIO_read(void*, void*, int) noexcept nogil
     int ph_BIO_write(void*, const void*, int) noexcept nogil
     size_t ph_BIO_ctrl_pending(void*) noexcept nogil
+    long ph_BIO_ctrl(void*, int, long, void*) noexcept nogil
     void ph_ERR_clear_error() noexcept nogil
     unsigned long ph_ERR_peek_last_error() noexcept nogil
     const char* ph_ERR_reason_error_string(unsigned long) noexcept nogil
@@ -80,6 +82,7 @@ cdef enum:
     SSL_ERROR_WANT_READ = 2
     SSL_ERROR_ZERO_RETURN = 6
     BIO_TYPE_MEM = 1025
+    BIO_CTRL_INFO = 3          # BIO_get_mem_data
     PIECE = 1 << 30            # BIO_read and BIO_write take an int
 
 cdef int _state = 0            # 0: not looked at yet; 1: to be had; -1: not
@@ -173,9 +176,19 @@ cdef size_t direct_made(Direct* d) noexcept nogil:
     return ph_BIO_ctrl_pending(d.wbio)
 
 
-cdef size_t direct_take(Direct* d, char* p, size_t n) noexcept nogil:
-    cdef int k = ph_BIO_read(d.wbio, p, <int>min(n, <size_t>PIECE))
-    return <size_t>k if k > 0 else 0
+cdef size_t direct_peek(Direct* d, char** p) noexcept nogil:
+    cdef long n = ph_BIO_ctrl(d.wbio, BIO_CTRL_INFO, 0, p)
+    return <size_t>n if n > 0 else 0
+
+
+cdef void direct_drop(Direct* d, size_t n) noexcept nogil:
+    cdef char gone[4096]
+    cdef int k
+    while n > 0:
+        k = ph_BIO_read(d.wbio, gone, <int>min(n, sizeof(gone)))
+        if k <= 0:
+            return
+        n -= <size_t>k
 
 
 cdef bint direct_more(Direct* d) noexcept nogil:

@@ -1,6 +1,7 @@
 """TLS over a socket as a Stream, by the standard `ssl` module."""
 from libc.stdint cimport int64_t
 from pooledhttp._core.runtime cimport Wake
+from pooledhttp._net.openssl cimport Direct
 from pooledhttp._net.records cimport Records
 from pooledhttp._net.stream cimport Stream
 
@@ -29,15 +30,24 @@ cdef class TlsStream(Stream):
     cdef bytes out               # ciphertext that the kernel did not take yet lies in here ...
     cdef const char* out_p       # ... from here
     cdef size_t out_n
+    cdef Direct direct           # set where records need no GIL; `out` is then unused, what is unsent lies in its BIO
 
     cdef int flush(self) noexcept nogil
+    cdef int flush_direct(self) noexcept nogil
     cdef ssize_t receive(self, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil
     cdef ssize_t receive_with(self, char* buf, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil
     cdef int cut_off(self, int status) noexcept
     cdef int fail(self, object exc) noexcept
-    cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept
-    cdef ssize_t pull(self, char* p, size_t n) noexcept
-    cdef ssize_t encrypt(self, const char* p, size_t n) noexcept
+    cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept nogil
+    cdef ssize_t feed_direct(self, char* buf, size_t fill, char* p, size_t n) noexcept nogil
+    cdef ssize_t feed_by_ssl(self, char* buf, size_t fill, char* p, size_t n) noexcept
+    cdef ssize_t pull(self, char* p, size_t n) noexcept nogil
+    cdef ssize_t pull_direct(self, char* p, size_t n) noexcept nogil
+    cdef ssize_t pull_by_ssl(self, char* p, size_t n) noexcept
+    cdef ssize_t encrypt(self, const char* p, size_t n) noexcept nogil
+    cdef ssize_t encrypt_direct(self, const char* p, size_t n) noexcept nogil
+    cdef ssize_t encrypt_by_ssl(self, const char* p, size_t n) noexcept
+    cdef int fail_direct(self) noexcept
     cdef int keep_session(self) except -1
     cdef int gather(self) except -1
     cdef void say_goodbye(self) noexcept

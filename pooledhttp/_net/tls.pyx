@@ -16,6 +16,9 @@ from pooledhttp._core.clock cimport remaining
 from pooledhttp._core.compat cimport EBADF, c_close, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_give, buffer_take, on_main
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
+from pooledhttp._net.openssl cimport (
+    direct_drop, direct_error, direct_fed, direct_feed, direct_made, direct_more, direct_open, direct_peek, direct_read, direct_write,
+)
 from pooledhttp._net.records cimport records_follow
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
 from pooledhttp._net.tcp cimport sock_probe, sock_recv, sock_try_recv, sock_try_send, sock_wait
@@ -106,6 +109,7 @@ cdef class TlsStream(Stream):
             # Where sending failed in mid-handshake, what the peer said before it closed tells why.
             if done:
                 self.established = True
+                direct_open(self.obj, &self.direct)
                 self.ready = self.incoming.pending > self.records.partial
                 return "done"
             buf = buffer_take()
@@ -195,8 +199,7 @@ cdef class TlsStream(Stream):
         if self.ready:
             if self.ended:
                 return self.ended
-            with gil:
-                r = self.pull(p, n)
+            r = self.pull(p, n)
             if r != ST_AGAIN:
                 return r
         buf = buffer_take()
@@ -229,12 +232,11 @@ cdef class TlsStream(Stream):
             else:
                 got = sock_recv(self.fd, buf + fill, BUFFER_SIZE - fill, deadline, wake, &self.rcvtimeo, &self.credit, &self.err)
             if got < 0:
-                if fill > 0 or got == ST_EOF or got == ST_IO:
+                if fill > 0:
+                    self.feed(buf, fill, NULL, 0)
+                if got == ST_EOF or got == ST_IO:
                     with gil:
-                        if fill > 0:
-                            self.feed(buf, fill, NULL, 0)
-                        if got == ST_EOF or got == ST_IO:
-                            got = self.cut_off(<int>got)
+                        got = self.cut_off(<int>got)
                 return got
             r = <ssize_t>records_follow(&ahead, buf + fill, got)
             fill += got
@@ -242,12 +244,10 @@ cdef class TlsStream(Stream):
                 self.heard = ph_now()
                 if block and self.heard - began >= LOOK and on_main():
                     # A record that comes in drops is no reason to be deaf to signals.
-                    with gil:
-                        self.feed(buf, fill, NULL, 0)
+                    self.feed(buf, fill, NULL, 0)
                     return ST_INTR
                 continue
-            with gil:
-                r = self.feed(buf, fill, p, n)
+            r = self.feed(buf, fill, p, n)
             if self.out_n > 0:
                 self.flush()
             if r != ST_AGAIN:
@@ -279,8 +279,34 @@ cdef class TlsStream(Stream):
             self.exc = second
         return ST_TLS
 
-    cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept:
+    cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept nogil:
         """All of `buf` to the BIO, and what can be decrypted to `p`: its length, ST_AGAIN, ST_EOF or ST_TLS."""
+        cdef ssize_t r
+        if self.direct.ssl != NULL:
+            return self.feed_direct(buf, fill, p, n)
+        with gil:
+            r = self.feed_by_ssl(buf, fill, p, n)
+        return r
+
+    cdef ssize_t feed_direct(self, char* buf, size_t fill, char* p, size_t n) noexcept nogil:
+        cdef size_t at = 0, k, have = 0
+        cdef ssize_t r = ST_AGAIN
+        while at < fill:
+            k = min(<size_t>FEED, fill - at)
+            if not direct_feed(&self.direct, buf + at, k):
+                with gil:
+                    r = self.fail(MemoryError())
+                break
+            records_follow(&self.records, buf + at, k)
+            at += k
+            self.ready = self.ready or direct_fed(&self.direct) > self.records.partial
+            if have < n and not self.ended:
+                r = self.pull_direct(p + have, n - have)
+                if r > 0:
+                    have += <size_t>r
+        return <ssize_t>have if have > 0 else r
+
+    cdef ssize_t feed_by_ssl(self, char* buf, size_t fill, char* p, size_t n) noexcept:
         cdef size_t at = 0, k, have = 0
         cdef ssize_t r = ST_AGAIN
         try:
@@ -291,15 +317,52 @@ cdef class TlsStream(Stream):
                 at += k
                 self.ready = self.ready or self.incoming.pending > self.records.partial
                 if have < n and not self.ended:
-                    r = self.pull(p + have, n - have)
+                    r = self.pull_by_ssl(p + have, n - have)
                     if r > 0:
                         have += r
         except BaseException as exc:
             r = self.fail(exc)
         return have if have > 0 else r
 
-    cdef ssize_t pull(self, char* p, size_t n) noexcept:
+    cdef ssize_t pull(self, char* p, size_t n) noexcept nogil:
         """What can be decrypted without the socket, up to `n` bytes. Sets `ready` to what is left."""
+        cdef ssize_t r
+        if self.direct.ssl != NULL:
+            return self.pull_direct(p, n)
+        with gil:
+            r = self.pull_by_ssl(p, n)
+        return r
+
+    cdef ssize_t pull_direct(self, char* p, size_t n) noexcept nogil:
+        cdef size_t have = 0
+        cdef ssize_t r
+        while have < n and self.ready and not self.ended:
+            r = direct_read(&self.direct, p + have, n - have)
+            if r == ST_AGAIN:
+                self.ready = False           # tickets and the like only
+            elif r == ST_EOF:
+                self.clean_eof = True
+                self.ended = ST_EOF
+            elif r < 0:
+                with gil:
+                    self.fail_direct()
+            else:
+                have += <size_t>r
+                # A read takes from one record only, so where it left room the record is used up.
+                self.ready = direct_fed(&self.direct) > self.records.partial or (have == n and direct_more(&self.direct))
+        if have > 0 and self.sessions is not None:
+            with gil:
+                self.keep_session()
+        self.out_n = direct_made(&self.direct)
+        if self.ended:
+            self.ready = True
+            return <ssize_t>have if have > 0 else self.ended
+        return <ssize_t>have if have > 0 else ST_AGAIN
+
+    cdef int fail_direct(self) noexcept:
+        return self.fail(direct_error(&self.direct))
+
+    cdef ssize_t pull_by_ssl(self, char* p, size_t n) noexcept:
         cdef size_t have = 0
         cdef Py_ssize_t k
         try:
@@ -343,6 +406,8 @@ cdef class TlsStream(Stream):
     cdef int flush(self) noexcept nogil:
         cdef ssize_t r
         cdef size_t before = self.out_n
+        if self.direct.ssl != NULL:
+            return self.flush_direct()
         while self.out_n > 0:
             r = sock_try_send(self.fd, self.out_p, self.out_n, &self.err)
             if r == ST_AGAIN:
@@ -355,6 +420,32 @@ cdef class TlsStream(Stream):
                 return ST_IO
             self.out_p += r
             self.out_n -= r
+        if self.send_err:
+            self.err = self.send_err
+            return ST_IO
+        return ST_OK
+
+    cdef int flush_direct(self) noexcept nogil:
+        cdef ssize_t r
+        cdef char* data = NULL
+        cdef size_t n, sent = 0
+        while True:
+            n = self.out_n = direct_peek(&self.direct, &data)
+            if n == 0:
+                break
+            r = ST_IO if self.send_err else sock_try_send(self.fd, data, n, &self.err)
+            if r == ST_AGAIN:
+                if sent > 0:
+                    self.moved = ph_now()
+                return ST_AGAIN
+            if r < 0:
+                # Nothing may be sent behind a gap.
+                if not self.send_err:
+                    self.send_err = self.err
+                direct_drop(&self.direct, n)
+                continue
+            direct_drop(&self.direct, <size_t>r)
+            sent += <size_t>r
         if self.send_err:
             self.err = self.send_err
             return ST_IO
@@ -380,21 +471,44 @@ cdef class TlsStream(Stream):
                 return ST_NOMEM
             r = sock_try_recv(self.fd, buf, BUFFER_SIZE, &self.err)
             if r > 0:
-                with gil:
-                    r = self.feed(buf, r, NULL, 0)
+                r = self.feed(buf, r, NULL, 0)
             elif r == ST_EOF or r == ST_IO:
                 with gil:
                     r = self.cut_off(<int>r)
             buffer_give(buf)
             if r == ST_TLS or r == ST_IO:
                 return r
-        with gil:
-            r = self.encrypt(p, min(n, <size_t>SEND_MAX))
+        r = self.encrypt(p, min(n, <size_t>SEND_MAX))
         if self.flush() == ST_IO:
             return ST_IO
         return r
 
-    cdef ssize_t encrypt(self, const char* p, size_t n) noexcept:
+    cdef ssize_t encrypt(self, const char* p, size_t n) noexcept nogil:
+        cdef ssize_t r
+        if self.direct.ssl != NULL:
+            return self.encrypt_direct(p, n)
+        with gil:
+            r = self.encrypt_by_ssl(p, n)
+        return r
+
+    cdef ssize_t encrypt_direct(self, const char* p, size_t n) noexcept nogil:
+        cdef size_t done = 0
+        cdef ssize_t r
+        self.write_reads = False
+        while done < n:
+            r = direct_write(&self.direct, p + done, n - done)
+            if r == ST_AGAIN:
+                self.write_reads = True
+                break
+            if r < 0:
+                with gil:
+                    self.fail_direct()
+                return ST_TLS
+            done += <size_t>r
+        self.out_n = direct_made(&self.direct)
+        return <ssize_t>done if done > 0 else ST_AGAIN
+
+    cdef ssize_t encrypt_by_ssl(self, const char* p, size_t n) noexcept:
         cdef size_t done = 0
         self.write_reads = False
         try:
@@ -411,6 +525,9 @@ cdef class TlsStream(Stream):
 
     cdef int gather(self) except -1:
         """Take what TLS has to send; let go of what is sent."""
+        if self.direct.ssl != NULL:
+            self.out_n = direct_made(&self.direct)
+            return 0
         if self.outgoing.pending:
             if self.send_err:
                 self.outgoing.read()
@@ -454,8 +571,7 @@ cdef class TlsStream(Stream):
         if self.ended or self.send_err:
             return ST_EOF
         if self.ready:
-            with gil:
-                r = self.pull(plain, sizeof(plain))
+            r = self.pull(plain, sizeof(plain))
             if r != ST_AGAIN:
                 return ST_PROTO if r > 0 else ST_EOF
         r = sock_probe(self.fd)
