@@ -185,13 +185,12 @@ class Transport(Tripper):
                 self.adopted(home, None, ())
 
     def _finish_dial(self, dial: Dial, home: _pool.Host) -> None:
-        from pooledhttp._net.dial import DeadlinePassed
-
         stream: Stream | None = None
         try:
             stream = dial.run(time.monotonic_ns() + _ORPHAN_NS, None)
-        except (errors.Error, DeadlinePassed, OSError):
-            # Nobody waits for this dial. That it failed is counted; the next request that dials will say why.
+        except Exception:
+            # Nobody waits for this dial (and a user's filter may raise anything). That it failed is counted; the next request that dials
+            # will say why.
             stream = None
         finally:
             self._end_orphan(home)

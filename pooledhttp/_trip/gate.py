@@ -70,7 +70,7 @@ def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.Rem
 def io_failed(err: int, phase: str, conn: ConnInfo | None) -> errors.NetworkError:
     """A system call on the connection failed with `err`."""
     cls = errors.WriteError if phase == "send" else errors.ReadError
-    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}", phase=phase, conn=conn)
+    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}", phase=phase, conn=conn, errno=err or None)
 
 
 def tls_failed(exc: BaseException | None, phase: str, conn: ConnInfo | None, where: str) -> BaseException:
@@ -93,7 +93,8 @@ def tls_cut(phase: str, conn: ConnInfo | None) -> errors.TransportError:
 def stale(err: int, conn: ConnInfo | None, why: str) -> errors.StaleConnectionError:
     """A reused connection died (`err`: its errno, 0 for an orderly close) before the first byte, and the request may not go again."""
     cause = os.strerror(err) if err else "closed by the server"
-    return errors.StaleConnectionError(f"the reused connection died before the answer ({cause}); not sent again: {why}", phase="headers", conn=conn)
+    return errors.StaleConnectionError(f"the reused connection died before the answer ({cause}); not sent again: {why}", phase="headers", conn=conn,
+                                       errno=err or None)
 
 
 def too_large(limit: int, conn: ConnInfo | None) -> errors.ResponseTooLarge:

@@ -311,7 +311,7 @@ def test_filter(listener: socket.socket) -> None:
     with pytest.raises(errors.ConnectRefusedByFilter, match="127.0.0.2") as caught:
         Dial(DialSpec("a.test", port, resolver=resolver, connect_filter=refuse)).run()
     assert caught.value.phase == "connect"
-    assert asked == [("127.0.0.2", port), ("127.0.0.1", port), ("::1", port)]     # a mapped address is what it stands for
+    assert asked == [("127.0.0.2", 1), ("127.0.0.1", 1), ("::1", 1)]     # what is connected to; a mapped address is what it stands for
     with socket.create_server(("127.0.0.3", 0)) as other:
         resolver = answers(("127.0.0.2", 1), ("127.0.0.3", port_of(other)))
         stream = Dial(DialSpec("a.test", port_of(other), resolver=resolver, connect_filter=refuse)).run()
