@@ -93,7 +93,7 @@ class NetworkError(TransportError):
 
 
 class ConnectError(NetworkError, ConnectionError):
-    """No connection could be made. `errno` is the first failed address's (of a `DNSError`: getaddrinfo's, `socket.EAI_NONAME` and the like)."""
+    """No connection could be made. `errno` is the first failed address's (a `DNSError`'s: as `socket.gaierror` has it, EAI_NONAME and the like)."""
 
 
 class DNSError(ConnectError):

@@ -59,7 +59,7 @@ class Lookup:
         """The addresses, in the order of preference of whoever answered; at least one. Raises DNSError. Only once `done`."""
         if self._error is not None:
             text, cause = self._error
-            code = cause.errno if isinstance(cause, socket.gaierror) else None
+            code = cause.errno if isinstance(cause, OSError) else None
             raise errors.DNSError(text, phase="dns", errno=code) from cause      # a new one each time: callers add to their exceptions
         if self._found is None:
             raise RuntimeError("the lookup is not done")
@@ -182,7 +182,7 @@ class Resolver:
                 found[family, sockaddr] = None
             if not found:
                 error = (f"cannot resolve {host!r}: no addresses", None)
-        except socket.gaierror as exc:
+        except OSError as exc:                        # gaierror is one; where libc's own calls failed (EAI_SYSTEM) it is their error
             error = (f"cannot resolve {host!r}: {exc.strerror or exc}", exc)
         except BaseException as exc:                  # a user's callable may raise anything; the waiters must hear of it
             error = (f"cannot resolve {host!r}: {type(exc).__name__}: {exc}", exc)
