@@ -77,6 +77,8 @@ class Transport(Tripper):
     `reuse` is "lifo" (most recently used first) or "fifo". `verify` is True (certifi), False, a CA file or directory, or an
     `ssl.SSLContext`; `cert` a PEM path or (cert, key[, password]). `resolver(host, port)` returns (family, sockaddr) pairs;
     `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
+    `local_address` is an IP, or (IP, port), to connect from; `socket_options` are (level, option, value) each; with
+    `happy_eyeballs_delay=None` addresses are tried one after another.
     """
 
     def __new__(cls, *args: object, **kwargs: object) -> Transport:
@@ -87,7 +89,7 @@ class Transport(Tripper):
                  disable_compression: bool = False, reuse: str = "lifo", verify: bool | str | os.PathLike[str] | ssl.SSLContext = True,
                  cert: str | tuple[str, ...] | None = None, server_hostname: str | None = None, fingerprint: str | None = None, http2: bool | str = True,
                  proxy: str | None = "env", proxy_headers: object = None, uds: str | None = None, local_address: str | tuple[str, int] | None = None,
-                 resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float = 0.3,
+                 resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float | None = 0.3,
                  connect_filter: Callable[[str, int], bool] | None = None, socket_options: Iterable[tuple[int, int, int | bytes]] | None = None,
                  tcp_keepalive: float | None = 15.0, expect_continue_timeout: float = 1.0, max_response_header_bytes: int = 1 << 20,
                  retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
@@ -95,6 +97,15 @@ class Transport(Tripper):
         for name, value in (("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime), ("dns_cache_ttl", dns_cache_ttl),
                             ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive)):
             _at_least(name, value, 0)
+        if dns_cache_ttl is None:
+            raise ValueError("dns_cache_ttl must be a number of at least 0, not None")
+        for what, given in (("resolver", resolver), ("connect_filter", connect_filter)):
+            if given is not None and not callable(given):
+                raise TypeError(f"{what} must be callable, not {given!r}")
+        if local_address is not None:
+            from pooledhttp._net.dial import check_local
+
+            check_local(local_address)
         max_idle_conns = _count("max_idle_conns", max_idle_conns, 0)
         max_idle_conns_per_host = _count("max_idle_conns_per_host", max_idle_conns_per_host, 0)
         max_conns_per_host = _count("max_conns_per_host", max_conns_per_host, 0)

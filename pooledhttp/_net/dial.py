@@ -84,8 +84,8 @@ class DialSpec:
     fresh_dns: bool = False
 
     def __post_init__(self) -> None:
-        if self.local_address is not None and literal(self.local_ip, 0) is None:
-            raise ValueError(f"local_address is no IP address: {self.local_address!r}")
+        if self.local_address is not None:
+            check_local(self.local_address)
 
     @property
     def local_ip(self) -> str:
@@ -110,6 +110,13 @@ def show(address: Any) -> str:
 def show_all(told: Sequence[str], apart: str) -> str:
     """`told` in one line, which stays one that can be read."""
     return apart.join(told[:NAMED_MAX]) + (f"{apart}and {len(told) - NAMED_MAX} more" if len(told) > NAMED_MAX else "")
+
+
+def check_local(address: Any) -> None:
+    """Raises ValueError where it is neither an IP address nor (IP, port)."""
+    ip, port = address if isinstance(address, tuple) and len(address) == 2 else (address, 0)
+    if not isinstance(ip, str) or not isinstance(port, int) or not 0 <= port < 65536 or literal(ip, 0) is None:
+        raise ValueError(f"local_address is no IP address, nor (IP address, port): {address!r}")
 
 
 def interleave(addresses: Iterable[Address]) -> list[Address]:

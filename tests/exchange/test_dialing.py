@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pooledhttp import Client, ConnectError, ConnectRefusedByFilter, ConnectTimeout, DNSError, Timeout, TLSError
+from pooledhttp import Client, ConnectError, ConnectRefusedByFilter, ConnectTimeout, DNSError, Timeout, TLSError, Transport
 from tests.exchange.conftest import MakeClient, MakePeer
 from tests.exchange.support import adds_up, client_socket, closed, until
 from tests.support.ca import Authority
@@ -249,6 +249,14 @@ def test_where_it_cannot_connect_from(peer: MakePeer, new_client: MakeClient, gi
     assert (e.value.errno, e.value.phase) == (number, "connect")
 
 
+@pytest.mark.parametrize("bad", [{"local_address": "localhost"}, {"local_address": ("127.0.0.1", 70000)}, {"local_address": ("127.0.0.1",)},
+                                 {"local_address": 5}, {"dns_cache_ttl": None}, {"dns_cache_ttl": -1}, {"happy_eyeballs_delay": float("nan")},
+                                 {"tcp_keepalive": -1}, {"resolver": 5}, {"connect_filter": "x"}, {"socket_options": 5}], ids=repr)
+def test_options_that_cannot_be_meant(bad: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        Transport(**bad)
+
+
 # --- filters ---
 
 def test_a_filter_sees_every_address_of_every_dial(peer: MakePeer, new_client: MakeClient) -> None:
@@ -259,6 +267,7 @@ def test_a_filter_sees_every_address_of_every_dial(peer: MakePeer, new_client: M
     private = {"127.0.0.1"}
 
     def allow(ip: str, port: int) -> bool:
+        assert threading.current_thread() is threading.main_thread()           # callers dial on their own
         asked.append((ip, port))
         return ip not in private
 

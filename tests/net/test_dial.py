@@ -231,6 +231,7 @@ def test_attempts_share_what_remains() -> None:
 
 
 def test_show() -> None:
+    assert show(("fe80::1", 80, 0, 2)) == "[fe80::1%2]:80" and show(("fe80::1%lo", 80, 0, 1)) == "[fe80::1%lo]:80"
     assert show(("::1", 80, 0, 0)) == "[::1]:80" and show(("a", 1)) == "a:1" and show("/x") == "/x"
 
 
