@@ -53,7 +53,7 @@ def namespace(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
     (folder / "nsswitch.conf").write_text("hosts: files dns\n")
     own_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     command: list[str | Path] = [unshare, *own_user, "--net", "--mount", "sh", "-ec", ENTER, "sh", folder / "resolv.conf", folder / "nsswitch.conf"]
-    tried = subprocess.run([*command, "true"], capture_output=True, text=True, timeout=PATIENCE)
+    tried = subprocess.run([*command, sys.executable, "-c", ""], capture_output=True, text=True, timeout=PATIENCE)
     if tried.returncode:
         pytest.skip(f"no namespace of one's own may be made here: {tried.stderr.strip()}")
     return command
