@@ -107,10 +107,10 @@ def posts(log: Path) -> Counter[str]:
     return Counter(line.split()[1] for line in log.read_text().splitlines() if line.startswith("POST POST-"))
 
 
-@pytest.mark.parametrize("how", ["plain", "tls"])
-def test_reloads_under_load(server: Nginx, ca: Authority, how: str) -> None:
+@pytest.mark.parametrize(("how", "limit"), [("plain", 0), ("tls", 0), ("plain", 8)])
+def test_reloads_under_load(server: Nginx, ca: Authority, how: str, limit: int) -> None:
     server.answered.write_text("")
-    with Client(verify=str(ca.pem), timeout=PATIENCE) as client:
+    with Client(verify=str(ca.pem), timeout=PATIENCE, max_conns_per_host=limit) as client:
         with Load(client, server.url("/worker", how)) as load:
             began = time.monotonic()
             load.answered_by(1)
@@ -125,7 +125,7 @@ def test_reloads_under_load(server: Nginx, ca: Authority, how: str) -> None:
         adds_up(stats)
         assert (stats.active, stats.waiting) == (0, 0)
     stale = {token for kind, token, _ in load.failed if kind == "POST"}
-    print(f"{how}: {reloads} reloads in {took:.2f} s, {load.answered.total()} answers, {stats.retries} retries, {len(stale)} POSTs stale; "
+    print(f"{how}, {limit or 'any number of'} connections: {reloads} reloads in {took:.2f} s, {load.answered.total()} answers, {stats.retries} retries, {len(stale)} POSTs stale; "
           f"{stats.opened} connections, closed by the server: {stats.closed['server_closed']} unannounced, {stats.closed['not_reusable']} announced")
     assert load.broken() == []
     assert len(load.workers) == reloads + 1
