@@ -125,7 +125,8 @@ def test_reloads_under_load(server: Nginx, ca: Authority, how: str, limit: int) 
         adds_up(stats)
         assert (stats.active, stats.waiting) == (0, 0)
     stale = {token for kind, token, _ in load.failed if kind == "POST"}
-    print(f"{how}, {limit or 'any number of'} connections: {reloads} reloads in {took:.2f} s, {load.answered.total()} answers, {stats.retries} retries, {len(stale)} POSTs stale; "
+    print(f"{how}, {limit or 'any number of'} connections: {reloads} reloads in {took:.2f} s, "
+          f"{load.answered.total()} answers, {stats.retries} retries, {len(stale)} POSTs stale; "
           f"{stats.opened} connections, closed by the server: {stats.closed['server_closed']} unannounced, {stats.closed['not_reusable']} announced")
     assert load.broken() == []
     assert len(load.workers) == reloads + 1
