@@ -13,19 +13,21 @@ PHASES = ("pool", "dns", "connect", "proxy", "tls", "send", "headers", "body")
 def _rebuild(cls: type[Error], message: str, state: dict[str, Any]) -> Error:
     err = cls.__new__(cls)
     OSError.__init__(err, message)
+    err.errno = state.pop("errno", None)
     err.__dict__.update(state)
     return err
 
 
 class Error(OSError):
-    """Base of all that pooledhttp raises for a request. `str(err)` is one line."""
+    """Base of all that pooledhttp raises for a request. `str(err)` is one line. `errno` is the system's, where one of its calls failed."""
 
     request: Any = None
     phase: str | None = None
     conn: Any = None
 
-    def __init__(self, message: str = "", *, request: Any = None, phase: str | None = None, conn: Any = None) -> None:
+    def __init__(self, message: str = "", *, request: Any = None, phase: str | None = None, conn: Any = None, errno: int | None = None) -> None:
         super().__init__(message)
+        self.errno = errno
         if request is not None:
             self.request = request
         if phase is not None:
@@ -37,7 +39,7 @@ class Error(OSError):
         return str(self.args[0]) if self.args else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), str(self), self.__dict__.copy())
+        return _rebuild, (type(self), str(self), {**self.__dict__, "errno": self.errno} if self.errno is not None else self.__dict__.copy())
 
 
 class RequestError(Error):
@@ -91,7 +93,7 @@ class NetworkError(TransportError):
 
 
 class ConnectError(NetworkError, ConnectionError):
-    """No connection could be made."""
+    """No connection could be made. `errno` is the first failed address's (a `DNSError`'s: as `socket.gaierror` has it, EAI_NONAME and the like)."""
 
 
 class DNSError(ConnectError):

@@ -79,6 +79,8 @@ class Transport(Tripper):
     `ssl.SSLContext`, or "system" (truststore); `cert` a PEM path or (cert, key[, password]); `fingerprint` "sha256:..." of the one
     leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns
     (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
+    `local_address` is an IP, or (IP, port), to connect from; `socket_options` are (level, option, value) each; with
+    `happy_eyeballs_delay=None` addresses are tried one after another.
     """
 
     _trusting: tuple[Any, Any, Any] = (None, None, None)         # of a subclass that does not call __init__, as `exchange` will say
@@ -91,7 +93,7 @@ class Transport(Tripper):
                  disable_compression: bool = False, reuse: str = "lifo", verify: bool | str | os.PathLike[str] | ssl.SSLContext = True,
                  cert: str | tuple[str, ...] | None = None, server_hostname: str | None = None, fingerprint: str | None = None, http2: bool | str = True,
                  proxy: str | None = "env", proxy_headers: object = None, uds: str | None = None, local_address: str | tuple[str, int] | None = None,
-                 resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float = 0.3,
+                 resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float | None = 0.3,
                  connect_filter: Callable[[str, int], bool] | None = None, socket_options: Iterable[tuple[int, int, int | bytes]] | None = None,
                  tcp_keepalive: float | None = 15.0, expect_continue_timeout: float = 1.0, max_response_header_bytes: int = 1 << 20,
                  retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
@@ -99,6 +101,15 @@ class Transport(Tripper):
         for name, value in (("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime), ("dns_cache_ttl", dns_cache_ttl),
                             ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive)):
             _at_least(name, value, 0)
+        if dns_cache_ttl is None:
+            raise ValueError("dns_cache_ttl must be a number of at least 0, not None")
+        for what, given in (("resolver", resolver), ("connect_filter", connect_filter)):
+            if given is not None and not callable(given):
+                raise TypeError(f"{what} must be callable, not {given!r}")
+        if local_address is not None:
+            from pooledhttp._net.dial import check_local
+
+            check_local(local_address)
         max_idle_conns = _count("max_idle_conns", max_idle_conns, 0)
         max_idle_conns_per_host = _count("max_idle_conns_per_host", max_idle_conns_per_host, 0)
         max_conns_per_host = _count("max_conns_per_host", max_conns_per_host, 0)
@@ -200,13 +211,12 @@ class Transport(Tripper):
                 self.adopted(home, None, ())
 
     def _finish_dial(self, dial: Dial, home: _pool.Host) -> None:
-        from pooledhttp._net.dial import DeadlinePassed
-
         stream: Stream | None = None
         try:
             stream = dial.run(time.monotonic_ns() + _ORPHAN_NS, None)
-        except (errors.Error, DeadlinePassed, OSError):
-            # Nobody waits for this dial. That it failed is counted; the next request that dials will say why.
+        except Exception:
+            # Nobody waits for this dial (and a user's filter may raise anything). That it failed is counted; the next request that dials
+            # will say why.
             stream = None
         finally:
             self._end_orphan(home)

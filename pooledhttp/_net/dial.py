@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 FOREVER = -1
 ATTEMPT_MIN_NS = 2_000_000_000        # Go's net.partialDeadline: an attempt is given less only where less remains in all
 UDS_RETRY_NS = 5_000_000
+ATTEMPTS_MAX = 64                     # connects at once of one dial, whatever the delay between them and however many addresses there are
+NAMED_MAX = 32                        # failed addresses that an error's message names
 KEEPALIVE_MAX = 32767                 # seconds that Linux takes (MAX_TCP_KEEPIDLE)
 POLL_MAX_NS = 3_600_000_000_000       # poll takes milliseconds in an int
 
@@ -63,7 +65,8 @@ class DialSpec:
     Unix socket to connect to instead of host and port. `local_address`: an IP, or (IP, port), to connect from.
     `socket_options`: (level, option, value) each, set before the connect. `tcp_keepalive`: seconds of silence before the first probe
     and between probes; None or 0: off. `happy_eyeballs_delay`: seconds until the next address is tried beside the one that has not
-    answered; 0: all at once, None: one after another. `connect_filter(ip, port)` returns False to refuse an address.
+    answered; 0: all at once, None: one after another. `connect_filter(ip, port)` returns False to refuse an address; it is asked
+    at each dial, of a kept answer too, about what the kernel would connect to (IPv4 where an IPv6 address stands for one).
     `fresh_dns`: pass over a kept answer of the resolver. `sessions`: one place for the newest TLS session of this server, with its
     context: (context, session) or None; a spec is made once a pool key, so no other server is ever offered it.
     """
@@ -83,8 +86,8 @@ class DialSpec:
     sessions: list[tuple[ssl.SSLContext, ssl.SSLSession] | None] = field(default_factory=lambda: [None], repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.local_address is not None and literal(self.local_ip, 0) is None:
-            raise ValueError(f"local_address is no IP address: {self.local_address!r}")
+        if self.local_address is not None:
+            check_local(self.local_address)
 
     @property
     def local_ip(self) -> str:
@@ -99,10 +102,23 @@ class DialSpec:
 
 
 def show(address: Any) -> str:
-    """A socket's address for messages: "127.0.0.1:80", "[::1]:80", or a path."""
+    """A socket's address for messages: "127.0.0.1:80", "[::1]:80", "[fe80::1%2]:80", or a path."""
     if not isinstance(address, tuple):
         return str(address)
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    ip = f"{address[0]}%{address[3]}" if len(address) > 3 and address[3] and "%" not in address[0] else address[0]
+    return f"[{ip}]:{address[1]}" if ":" in ip else f"{ip}:{address[1]}"
+
+
+def show_all(told: Sequence[str], apart: str) -> str:
+    """`told` in one line, which stays one that can be read."""
+    return apart.join(told[:NAMED_MAX]) + (f"{apart}and {len(told) - NAMED_MAX} more" if len(told) > NAMED_MAX else "")
+
+
+def check_local(address: Any) -> None:
+    """Raises ValueError where it is neither an IP address nor (IP, port)."""
+    ip, port = address if isinstance(address, tuple) and len(address) == 2 else (address, 0)
+    if not isinstance(ip, str) or not isinstance(port, int) or not 0 <= port < 65536 or literal(ip, 0) is None:
+        raise ValueError(f"local_address is no IP address, nor (IP address, port): {address!r}")
 
 
 def interleave(addresses: Iterable[Address]) -> list[Address]:
@@ -164,6 +180,7 @@ class Dial:
         self._next_at = 0                     # when the next address may be tried
         self._attempts: dict[int, _Attempt] = {}
         self._failed: list[str] = []
+        self._errno: int | None = None        # the first failure's
         self._sock: socket.socket | None = None
         self._tls: TlsStream | None = None
         self._context: ssl.SSLContext | None = None
@@ -189,7 +206,11 @@ class Dial:
             if self._phase == "connect" and not self._connect(deadline_ns, woken):
                 return None
             if self._phase == "tls":
-                return self._handshake(deadline_ns, woken)
+                try:
+                    return self._handshake(deadline_ns, woken)
+                except (errors.Error, DeadlinePassed):
+                    self._drop_answer()           # the address may be another's by now, who does not speak TLS, or has another certificate
+                    raise
             if self._sock is None:
                 raise RuntimeError("the dial is over")
             stream = TcpStream(self._sock)
@@ -255,18 +276,18 @@ class Dial:
     def _allowed(self, addresses: list[Address]) -> list[Address]:
         spec = self.spec
         if spec.connect_filter is not None:
-            refused = [a for a in addresses if not spec.connect_filter(_real_ip(a[1][0]), spec.port)]
-            addresses = [a for a in addresses if a not in refused]
-            if not addresses:
+            allowed = [a for a in addresses if spec.connect_filter(_real_ip(a[1][0]), a[1][1])]
+            if not allowed:
                 raise errors.ConnectRefusedByFilter(
-                    f"connect_filter refused {spec.where}: {', '.join(show(a[1]) for a in refused)}", phase="connect")
+                    f"connect_filter refused {spec.where}: {show_all([show(a[1]) for a in addresses], ', ')}", phase="connect")
+            addresses = allowed
         if spec.local_address is not None:
             family = socket.AF_INET6 if ":" in spec.local_ip else socket.AF_INET
             same = [a for a in addresses if a[0] == family]
             if not same:
                 raise errors.ConnectError(
                     f"cannot connect to {spec.where} from {spec.local_ip}: it has no address of that family: "
-                    f"{', '.join(show(a[1]) for a in addresses)}", phase="connect")
+                    f"{show_all([show(a[1]) for a in addresses], ', ')}", phase="connect", errno=errno.EAFNOSUPPORT)
             addresses = same
         return addresses
 
@@ -276,16 +297,18 @@ class Dial:
         while self._sock is None:
             end = sooner(deadline, self._connect_end)
             now = time.monotonic_ns()
-            while self._todo and self._sock is None and (now >= self._next_at if self._next_at >= 0 else not self._attempts):
+            while self._todo and self._sock is None and not 0 <= end <= now and self._room() and (
+                    now >= self._next_at if self._next_at >= 0 else not self._attempts):
                 family, address = self._todo.popleft()
                 self._next_at = FOREVER if delay_ns < 0 else now + delay_ns
                 self._start(family, address, now, attempt_end(now, end, len(self._todo) + 1))
+                now = time.monotonic_ns()
             if self._sock is not None:
                 break
             if not self._attempts and not self._todo:
-                self._connect_failed()
-                raise errors.ConnectError(f"cannot connect to {self.spec.where}: {self._tried()}", phase="connect")
-            until = sooner(end, *(a.end for a in self._attempts.values()), self._next_at if self._todo else FOREVER)
+                self._drop_answer()
+                raise errors.ConnectError(f"cannot connect to {self.spec.where}: {self._tried()}", phase="connect", errno=self._errno)
+            until = sooner(end, *(a.end for a in self._attempts.values()), self._next_at if self._todo and self._room() else FOREVER)
             fired = self._wait(dict.fromkeys(self._attempts, select.POLLOUT), until, woken)
             if fired is None:
                 return False
@@ -318,7 +341,8 @@ class Dial:
                 sock.close()
             if _foreign(exc):
                 raise
-            self._failed.append(f"{show(address)}: {exc.strerror if isinstance(exc, OSError) and exc.strerror else exc}")
+            strerror, code = (exc.strerror, exc.errno) if isinstance(exc, OSError) else (None, None)
+            self._note(address, strerror or str(exc), code)
             self._next_at = now
             return
         except BaseException:
@@ -336,7 +360,7 @@ class Dial:
             self._next_at = now + UDS_RETRY_NS
         else:
             sock.close()
-            self._fail(address, os.strerror(failed))
+            self._fail(address, os.strerror(failed), failed)
 
     def _set_options(self, sock: socket.socket, family: int) -> None:
         if family != socket.AF_UNIX:
@@ -358,7 +382,7 @@ class Dial:
         failed = attempt.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failed:
             attempt.sock.close()
-            self._fail(attempt.address, os.strerror(failed))
+            self._fail(attempt.address, os.strerror(failed), failed)
         else:
             self._take(attempt.sock, attempt.address)
 
@@ -370,44 +394,52 @@ class Dial:
             sock.close()
             if _foreign(exc):
                 raise
-            self._fail(address, str(exc.strerror))
+            self._fail(address, str(exc.strerror), exc.errno)
             return
         if sock.family != socket.AF_UNIX and remote == local:
             # A simultaneous open with itself: the port is of the ephemeral range and nobody listens (Go's selfConnect).
             sock.close()
-            self._fail(address, os.strerror(errno.ECONNREFUSED))
+            self._fail(address, os.strerror(errno.ECONNREFUSED), errno.ECONNREFUSED)
             return
         self._sock = sock
         self._address = sock.family, address
         self.info = DialInfo(remote[:2] if isinstance(remote, tuple) else self.spec.uds,
                              local[:2] if isinstance(local, tuple) else local or None)
 
-    def _fail(self, address: Any, why: str) -> None:
+    def _room(self) -> bool:
+        return len(self._attempts) < ATTEMPTS_MAX
+
+    def _note(self, address: Any, why: str, code: int | None) -> None:
         self._failed.append(f"{show(address)}: {why}")
+        if self._errno is None:
+            self._errno = code
+
+    def _fail(self, address: Any, why: str, code: int | None) -> None:
+        self._note(address, why, code)
         if self._next_at >= 0:
             self._next_at = 0                 # RFC 8305 section 5: the next one at once
 
     def _expire(self, now: int, end: int, deadline: int) -> None:
         if 0 <= end <= now:
-            self._connect_failed()
+            self._drop_answer()
             if end == deadline:
                 raise DeadlinePassed("connect")
             for attempt in self._attempts.values():
-                self._failed.append(f"{show(attempt.address)}: no answer in {_seconds(now - attempt.started)}")
+                self._note(attempt.address, f"no answer in {_seconds(now - attempt.started)}", None)
             raise errors.ConnectTimeout(
                 f"no connection to {self.spec.where} within {_seconds(self._connect_ns)}: {self._tried()}", phase="connect")
         for fd, attempt in list(self._attempts.items()):
             if 0 <= attempt.end <= now:
                 del self._attempts[fd]
                 attempt.sock.close()
-                self._fail(attempt.address, f"no answer in {_seconds(now - attempt.started)}")
+                self._fail(attempt.address, f"no answer in {_seconds(now - attempt.started)}", errno.ETIMEDOUT)
 
     def _tried(self) -> str:
         if len(self._failed) == 1:
             return self._failed[0].removeprefix(f"{self.spec.where}: ")
-        return "; ".join(self._failed) or "its backlog is full"
+        return show_all(self._failed, "; ") or "its backlog is full"
 
-    def _connect_failed(self) -> None:
+    def _drop_answer(self) -> None:
         if self.spec.uds is None:
             self.spec.resolver.invalidate(self.spec.host, self.spec.port)
 

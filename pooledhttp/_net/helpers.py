@@ -1,7 +1,8 @@
 """Daemon threads for what may hang in libc or in a user's callable, so that no caller is held past its deadline.
 
 A thread is started by the first job and is gone when there is none. Each key (a host) may have only so many at once: a name that
-hangs cannot take the threads of the others.
+hangs cannot take the threads of the others. In all there may be as many as Go's net package allows its lookups in libc
+(`concurrentThreadsLimit`): where many names hang, others still resolve.
 """
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 
-TOTAL = 64
+TOTAL = 500
 PER_KEY = 4
 
 
@@ -50,7 +51,7 @@ class Helpers:
             return self._threads < self._total and self._busy.get(key, 0) < self._per_key
 
     def submit(self, key: Hashable, job: Callable[[], None], ticket: Ticket | None = None) -> None:
-        """Run `job`, which must not raise, in a thread.
+        """Run `job` in a thread. What it raises goes to `threading.excepthook`; it should not.
 
         Raises RuntimeError where no thread can be started (the interpreter is exiting, or the system has none left). A signal's
         handler may raise anything at any step: `ticket.taken` then says whether the job runs all the same.
@@ -117,7 +118,10 @@ class Helpers:
         more: tuple[Hashable, Callable[[], None]] | None = (key, job)
         while more is not None:
             key, job = more
-            job()
+            try:
+                job()
+            except BaseException:             # the thread's place is counted, and others may queue for it
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             if lock is not self._lock:
                 return                    # forked inside `job`, by a user's callable: the counts are not of this process
             del job

@@ -14,6 +14,7 @@ from pooledhttp._net import helpers
 
 Address = tuple[int, Any]                             # (family, sockaddr), as getaddrinfo says them
 ResolverCallable = Callable[[str, int], Iterable[tuple[int, Any]]]
+Failure = tuple[str, BaseException | None]            # the message, and what it came from
 
 TTL_MAX = 3e9                                         # seconds: for ever
 CACHE_MAX = 1024                                      # names kept; the one least recently looked up goes first
@@ -39,7 +40,7 @@ class Lookup:
         self.started = time.monotonic_ns()
         self.done = found is not None
         self._found = found
-        self._error: tuple[str, BaseException | None] | None = None
+        self._error: Failure | None = None
         self._waiters: list[Handle] = []
 
     def add_waiter(self, handle: Handle) -> None:
@@ -58,12 +59,13 @@ class Lookup:
         """The addresses, in the order of preference of whoever answered; at least one. Raises DNSError. Only once `done`."""
         if self._error is not None:
             text, cause = self._error
-            raise errors.DNSError(text, phase="dns") from cause      # a new one each time: callers add to their exceptions
+            code = cause.errno if isinstance(cause, OSError) else None
+            raise errors.DNSError(text, phase="dns", errno=code) from cause      # a new one each time: callers add to their exceptions
         if self._found is None:
             raise RuntimeError("the lookup is not done")
         return list(self._found)
 
-    def finish(self, found: list[Address] | None, error: tuple[str, BaseException | None] | None = None) -> None:
+    def finish(self, found: list[Address] | None, error: Failure | None = None) -> None:
         """For the resolver."""
         self._found = found
         self._error = error
@@ -171,19 +173,19 @@ class Resolver:
                     del self._cache[next(iter(self._cache))]
 
     def _work(self, lookup: Lookup) -> None:
-        found: list[Address] = []
-        error: tuple[str, BaseException | None] | None = None
+        found: dict[Address, None] = {}               # each once, in order, however many thousands
+        error: Failure | None = None
         host = lookup.host
         try:
             for family, sockaddr in self._ask(host, lookup.port):
                 _check(family, sockaddr)
-                if (family, sockaddr) not in found:
-                    found.append((family, sockaddr))
+                found[family, sockaddr] = None
             if not found:
                 error = (f"cannot resolve {host!r}: no addresses", None)
-        except socket.gaierror as exc:
+        except OSError as exc:                        # gaierror is one; where libc's own calls failed (EAI_SYSTEM) it is their error
             error = (f"cannot resolve {host!r}: {exc.strerror or exc}", exc)
         except BaseException as exc:                  # a user's callable may raise anything; the waiters must hear of it
             error = (f"cannot resolve {host!r}: {type(exc).__name__}: {exc}", exc)
-        self._land(lookup, found if error is None else None)
-        lookup.finish(found if error is None else None, error)
+        addresses = list(found) if error is None else None
+        self._land(lookup, addresses)
+        lookup.finish(addresses, error)

@@ -78,7 +78,7 @@ def io_failed(err: int, phase: str, conn: ConnInfo | None, silent: bool = False)
     """A system call on the connection failed with `err`; `silent`: before a byte came."""
     cls = errors.WriteError if phase == "send" else errors.ReadError
     hint = _silent(conn) if silent else ""
-    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}{hint}", phase=phase, conn=conn)
+    return cls(f"the connection broke while {_DOING[phase]}: {os.strerror(err)}{hint}", phase=phase, conn=conn, errno=err or None)
 
 
 def tls_failed(exc: BaseException | None, phase: str, conn: ConnInfo | None, where: str) -> BaseException:
@@ -101,7 +101,8 @@ def tls_cut(phase: str, conn: ConnInfo | None) -> errors.TransportError:
 def stale(err: int, conn: ConnInfo | None, why: str) -> errors.StaleConnectionError:
     """A reused connection died (`err`: its errno, 0 for an orderly close) before the first byte, and the request may not go again."""
     cause = os.strerror(err) if err else "closed by the server"
-    return errors.StaleConnectionError(f"the reused connection died before the answer ({cause}); not sent again: {why}", phase="headers", conn=conn)
+    return errors.StaleConnectionError(f"the reused connection died before the answer ({cause}); not sent again: {why}", phase="headers", conn=conn,
+                                       errno=err or None)
 
 
 def too_large(limit: int, conn: ConnInfo | None) -> errors.ResponseTooLarge:

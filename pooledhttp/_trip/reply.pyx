@@ -628,7 +628,7 @@ cdef WakeHandle wake_of_thread():
     try:
         return current_wake()
     except OSError as e:
-        raise errors.TransportError(e.strerror or str(e), phase="pool") from e
+        raise errors.TransportError(e.strerror or str(e), phase="pool", errno=e.errno) from e
 
 
 cdef class Obeying:

@@ -409,10 +409,10 @@ cdef class Tripper:
                 self.refuse(x, state)
             if not isinstance(e, Exception) or isinstance(e, errors.Error):
                 raise
-            phase = getattr(e, "phase", None)
-            if phase is None:
+            from pooledhttp._net.dial import DeadlinePassed        # not at the top: importing is to be cheap
+            if not isinstance(e, DeadlinePassed):
                 raise
-            raise gate.deadline_passed(x.source, phase, None, x.limits.total / 1e9) from None
+            raise gate.deadline_passed(x.source, e.phase, None, x.limits.total / 1e9) from None
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:

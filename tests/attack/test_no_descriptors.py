@@ -1,6 +1,7 @@
 """A process that has no descriptor left."""
 from __future__ import annotations
 
+import errno
 import resource
 import threading
 
@@ -25,5 +26,6 @@ def test_it_is_an_error_of_ours_and_nothing_is_counted_on(client: Client) -> Non
     thread.join()
     (error,) = caught
     assert isinstance(error, Error) and error.request is not None and "open files" in str(error)
+    assert error.errno == errno.EMFILE
     stats = client.transport.stats()
     assert stats.dialing == stats.open == 0

@@ -1,6 +1,7 @@
 """Reused connections that die: when a request is tried again, and when it must not be (RFC 9110 section 9.2.2)."""
 from __future__ import annotations
 
+import errno
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -117,6 +118,7 @@ def test_after_the_request_was_written(peer: MakePeer, client: Client, death: st
             client.request(method, server.url(), headers=headers, content=make())
         assert (e.value.phase, e.value.conn.reused, e.value.request.method) == ("headers", True, method)
         assert isinstance(e.value, ConnectionError)
+        assert e.value.errno in ((errno.ECONNRESET, errno.EPIPE) if death == "request-read-reset" else (None, errno.ECONNRESET, errno.EPIPE))
         assert (server.accepted, client.transport.stats().retries) == (1, 0)
     assert closed(client.transport.stats()) == {"server_closed": 1}
     assert client.get(server.url()).content == b"answer"

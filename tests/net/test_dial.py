@@ -231,6 +231,7 @@ def test_attempts_share_what_remains() -> None:
 
 
 def test_show() -> None:
+    assert show(("fe80::1", 80, 0, 2)) == "[fe80::1%2]:80" and show(("fe80::1%lo", 80, 0, 1)) == "[fe80::1%lo]:80"
     assert show(("::1", 80, 0, 0)) == "[::1]:80" and show(("a", 1)) == "a:1" and show("/x") == "/x"
 
 
@@ -311,7 +312,7 @@ def test_filter(listener: socket.socket) -> None:
     with pytest.raises(errors.ConnectRefusedByFilter, match="127.0.0.2") as caught:
         Dial(DialSpec("a.test", port, resolver=resolver, connect_filter=refuse)).run()
     assert caught.value.phase == "connect"
-    assert asked == [("127.0.0.2", port), ("127.0.0.1", port), ("::1", port)]     # a mapped address is what it stands for
+    assert asked == [("127.0.0.2", 1), ("127.0.0.1", 1), ("::1", 1)]     # what is connected to; a mapped address is what it stands for
     with socket.create_server(("127.0.0.3", 0)) as other:
         resolver = answers(("127.0.0.2", 1), ("127.0.0.3", port_of(other)))
         stream = Dial(DialSpec("a.test", port_of(other), resolver=resolver, connect_filter=refuse)).run()

@@ -206,6 +206,38 @@ def test_a_total_of_threads() -> None:
     until(lambda: threads.threads == 0)
 
 
+def test_a_job_that_raises_takes_no_thread_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: said.append(args.exc_type))
+    threads, done = Helpers(total=1, per_key=1), threading.Event()
+
+    def fail() -> None:
+        raise LookupError
+
+    for _ in range(3):
+        threads.submit("k", fail)
+    threads.submit("k", done.set)
+    assert done.wait(10)
+    until(lambda: threads.threads == 0)
+    assert said == [LookupError] * 3
+
+
+def test_thousands_of_answers_each_once() -> None:
+    many: list[Address] = [(socket.AF_INET, (f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}", 80)) for i in range(5000)]
+    assert finished(Resolver(lambda host, port: many + many).lookup("a.test", 80)).result() == many
+
+
+@pytest.mark.parametrize(("error", "number"), [(socket.gaierror(socket.EAI_AGAIN, "later"), socket.EAI_AGAIN), (OSError(24, "no more"), 24),
+                                               (KeyError("k"), None)])
+def test_the_number_of_the_failure(error: Exception, number: int | None) -> None:
+    def resolve(host: str, port: int) -> list[Address]:
+        raise error
+
+    with pytest.raises(errors.DNSError, match="later|no more|KeyError") as caught:
+        finished(Resolver(resolve).lookup("a.test", 80)).result()
+    assert caught.value.errno == number
+
+
 def test_a_lookup_that_hangs_is_not_joined_for_ever() -> None:
     gate = Gate()
     resolver = Resolver(gate, threads=Helpers(total=8, per_key=2))

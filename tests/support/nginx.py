@@ -9,6 +9,7 @@ Four servers: `plain` and `tls` keep connections alive without a limit, `few` cl
 /close/NAME          the same, with Connection: close
 /token?token=X       answers X
 /resumed             answers "r" where the TLS session was resumed, else "."
+/worker?token=X      answers with its process's id and X, and writes the method and X into `answered`
 /204 /500            statuses without a body, and with one
 /dav/NAME            PUT stores, GET brings back
 /upload              any body, answered by the Python server behind it (see pyserver), read as it comes
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -38,7 +40,7 @@ def content(name: str) -> bytes:
 
 
 class Nginx:
-    """A running nginx. `url(target, server="plain")`; `port[server]`; `close()`."""
+    """A running nginx. `url(target, server="plain")`; `port[server]`; `reload()`; `close()`."""
 
     def __init__(self, directory: Path, *, certificate: tuple[Path, Path], backend: int) -> None:
         binary = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -51,6 +53,7 @@ class Nginx:
             (files / name).write_bytes(content(name))
         with (files / "1g").open("wb") as f:
             f.truncate(1 << 30)
+        self.answered = directory / "answered.log"
         config = directory / "nginx.conf"
         for attempt in range(5):
             self.port = dict(zip(("plain", "tls", "few", "brief"), free_ports(4), strict=True))
@@ -66,6 +69,10 @@ class Nginx:
 
     def url(self, target: str = "/", server: str = "plain") -> str:
         return f"{'https' if server == 'tls' else 'http'}://127.0.0.1:{self.port[server]}{target}"
+
+    def reload(self) -> None:
+        """Asks for it, and waits for nothing: a new worker takes new connections, the old one closes what idles and answers what it has begun."""
+        self._child.send_signal(signal.SIGHUP)
 
     def close(self) -> None:
         end(self._child)
@@ -96,6 +103,7 @@ class Nginx:
         location /close/ {{ alias {files}/; keepalive_timeout 0; }}
         location = /token {{ return 200 $arg_token; }}
         location = /resumed {{ return 200 $ssl_session_reused; }}
+        location = /worker {{ access_log {self.answered} answered; return 200 "$pid $arg_token"; }}
         location = /204 {{ return 204; }}
         location = /500 {{ return 500; }}
         location /dav/ {{ dav_methods PUT; create_full_put_path on; }}
@@ -112,6 +120,7 @@ pid {self.directory}/nginx.pid;
 error_log {self.directory}/error.log;
 events {{ worker_connections 8192; }}
 http {{
+    log_format answered "$request_method $arg_token";
     access_log off;
     default_type application/octet-stream;
     sendfile on;

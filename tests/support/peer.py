@@ -218,13 +218,13 @@ def answering(*answers: bytes) -> Script:
 class Peer:
     """A listening socket whose connections follow a script.
 
-    Listens on `host` (port chosen by the system), or on the path `uds`. With `tls` the handshake is made before the script runs
+    Listens on `host` (port chosen by the system unless `port` says it), or on the path `uds`. With `tls` the handshake is made before the script runs
     (a script that wants to decide that itself takes no `tls` and calls `conn.start_tls`). `accepted` counts connections,
     `handshakes` those whose TLS handshake succeeded, `conns` are they.
     """
 
     def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None, uds: str | os.PathLike[str] | None = None,
-                 host: str = "127.0.0.1", name: str | None = None, backlog: int = 128) -> None:
+                 host: str = "127.0.0.1", port: int = 0, name: str | None = None, backlog: int = 128) -> None:
         self.script = script
         self.tls = tls
         self.stopped = threading.Event()
@@ -240,7 +240,8 @@ class Peer:
             self.host, self.port = name or "localhost", 0
         else:
             self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-            self._listener.bind((host, 0))
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind((host, port))
             self.host, self.port = name or host, self._listener.getsockname()[1]
         self._listener.listen(backlog)
         self._wake_r, self._wake_w = socket.socketpair()
@@ -331,14 +332,16 @@ class Peer:
 class FullBacklog:
     """A listening port that takes no more connections: a connect to it stalls (Linux drops the SYN of a full backlog)."""
 
-    def __init__(self) -> None:
-        self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.socket(family)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((host, port))
         self._listener.listen(0)
-        self.host, self.port = self._listener.getsockname()
+        self.host, self.port = self._listener.getsockname()[:2]
         self._fillers: list[socket.socket] = []
         while True:
-            filler = socket.socket()
+            filler = socket.socket(family)
             filler.setblocking(False)
             self._fillers.append(filler)
             filler.connect_ex((self.host, self.port))
