@@ -16,7 +16,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     2: ("_net", "_pool"),
     3: ("_conn",),
     4: ("_trip", "transport"),
-    5: ("__init__", "__main__", "_version", "api", "auth", "client", "content", "context", "cookies", "decoders", "fanout", "headers", "interned",
+    5: ("__init__", "__main__", "_version", "api", "auth", "cli", "client", "content", "context", "cookies", "decoders", "fanout", "headers", "interned",
         "lines", "mock", "options", "progress", "redirects", "replies", "request", "response", "retry", "timeout", "url"),
     6: ("adapters",),
 }
