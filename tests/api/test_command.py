@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import subprocess
 import sys
@@ -239,7 +238,8 @@ def test_files_that_are_no_certificates(server: Server, option: str, capsys: Cap
 
 def test_a_closed_standard_input() -> None:
     for args in (["-"], ["http://h/", "-d", "-"]):
-        done = run(*args, stdin=None, preexec_fn=lambda: os.close(0))
+        done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "pooledhttp", *args],
+                              cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "standard input" in done.stderr
 
