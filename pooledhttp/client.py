@@ -522,7 +522,10 @@ class Client:
         self._private = False
         self._lease = None
         self._memo = {}
+        self._headers = self._headers.copy()         # a shallow copy's would be the other's too
         self._headers.drop_on_change(self._memo)
+        if self._hooks is not None:
+            self._hooks = {name: list(hooks) for name, hooks in self._hooks.items()}
         self._set_timeout(self._timeout)
         if kind == "default":
             self._attach(default_transport())

@@ -61,6 +61,7 @@ class _Task:
     def take(self) -> Any:
         """The result, which is the caller's from now on."""
         result, self.result = self.result, None
+        self.future = None                  # it has it too
         return result
 
     def drop(self) -> None:
