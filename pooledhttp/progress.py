@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 Report: TypeAlias = "Callable[[int, int | None], object]"
 Progress: TypeAlias = "bool | Report | None"
+
+
+_EVERY = 0.1             # seconds between two drawings
 
 
 def _nothing() -> None:
@@ -46,11 +50,21 @@ def _rich(total: int | None) -> tuple[Report | None, Callable[[], object]]:
     if not (console.is_terminal or console.is_jupyter):
         return None, _nothing
     columns = rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeElapsedColumn(), rich.TimeRemainingColumn()
-    # Its proxy would send what is printed to standard error: wrong wherever the output goes elsewhere.
-    shown = rich.Progress(*columns, console=console, redirect_stdout=sys.stdout is not None and sys.stdout.isatty())
+    # Its proxy would send what is printed to standard error: wrong wherever the output goes elsewhere. No thread of its own draws.
+    shown = rich.Progress(*columns, console=console, auto_refresh=False, redirect_stdout=sys.stdout is not None and sys.stdout.isatty())
     row = shown.add_task("", total=total)
     shown.start()
-    return lambda done, total: shown.update(row, completed=done, total=total), shown.stop
+    drawn = monotonic()
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal drawn
+        now = monotonic()
+        due = now - drawn >= _EVERY
+        if due:
+            drawn = now
+        shown.update(row, completed=done, total=total, refresh=due)
+
+    return report, shown.stop
 
 
 def _tqdm(total: int | None) -> tuple[Report | None, Callable[[], object]]:
