@@ -11,7 +11,7 @@ from pooledhttp.client import Client, StreamContext
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from pooledhttp.options import Options, StreamOptions
+    from pooledhttp.option_types import Options, StreamOptions
     from pooledhttp.response import Response
 
 _default: Client | None = None
@@ -99,12 +99,12 @@ def delete(url: str, **options: Unpack[Options]) -> Response:
 
 
 def request(method: str, url: str, **options: Unpack[Options]) -> Response:
-    """Send a request by the process-wide client; see `Client.request`."""
+    """The response to a request by the process-wide client. Options as for `get`; see `Client.request`."""
     return default_client().request(method, url, **options)
 
 
 def stream(method: str, url: str, **options: Unpack[StreamOptions]) -> StreamContext:
-    """A context manager: the response with its body unread; see `Client.stream`."""
+    """A context manager: the response with its body unread. Options as for `request`; see `Client.stream`."""
     return default_client().stream(method, url, **options)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pooledhttp._core.limits import Limits
     from pooledhttp.interned import Lease
-    from pooledhttp.options import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
+    from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
     from pooledhttp.progress import Progress
 
     Requests: TypeAlias = Iterable[str | Request | tuple[str, str]]
@@ -235,7 +235,7 @@ class Client:
         return self._request("PATCH", url, options)
 
     def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
-        """Send a request and return its response, the body in memory unless `stream=True`.
+        """Send a request and return its response, the body in memory unless `stream=True`. Options:
 
         params: a mapping, pairs or a str, appended to the URL's query; a None value is left out.
         headers: a mapping or pairs, over the client's; a None value takes a default away.
@@ -252,7 +252,7 @@ class Client:
         return self._request(method, url, options)
 
     def stream(self, method: str, url: str, **options: Unpack[StreamOptions]) -> StreamContext:
-        """A context manager: the response with its body unread, closed when the block is left."""
+        """A context manager: the response with its body unread, closed when the block is left. Options as for `request`."""
         return StreamContext(self, method, url, options)
 
     def build_request(self, method: str, url: str, **options: Unpack[BuildOptions]) -> Request:
