@@ -512,7 +512,7 @@ class Client:
             how = ("interned", *configuration(transport))
         else:
             how = ("own", transport, self._private)
-        state = {name: value for name, value in self.__dict__.items() if name not in _LIVE}
+        state = {name: value for name, value in dict(self.__dict__).items() if name not in _LIVE}
         return {**state, "transport": how}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

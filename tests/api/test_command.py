@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from pooledhttp import __version__
-from pooledhttp.cli.command import main
+from pooledhttp.cli.command import main, script
 
 from .server import Server
 
@@ -252,3 +253,9 @@ def test_version_and_help(capsys: Capture) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("usage: python -m pooledhttp ")
     assert "exit status" in done.stdout
+
+
+def test_the_script_of_the_package_is_this_one() -> None:
+    found = re.search(r'^\[project\.scripts\]\npooledhttp = "([\w.]+):(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found is not None
+    assert getattr(importlib.import_module(found[1]), found[2]) is script

@@ -103,6 +103,17 @@ def test_a_directory_that_takes_no_file(server: Server, directory: Path, capsys:
     assert err == f"FileNotFoundError: No such file or directory: {directory}/gone/x: {server.url}/number/1\n"
 
 
+def test_a_file_that_appears_meanwhile_is_not_written_to(server: Server, directory: Path, tmp_path: Path, capsys: Capture,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    victim, link = tmp_path / "victim", directory / "link"
+    victim.write_text("mine")
+    link.symlink_to(victim)
+    monkeypatch.setattr(Names, "path", lambda self, url: str(link))
+    assert main([server.url + "/number/1", "-o", str(directory), "-q"]) == 6
+    assert (victim.read_text(), link.is_symlink()) == ("mine", True)
+    assert capsys.readouterr().err.startswith("FileExistsError: File exists: ")
+
+
 def test_a_full_disk_is_one_line(server: Server, directory: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
     import signal

@@ -346,9 +346,13 @@ def test_a_future_that_raises_does_not_hang_the_loop(method: str, monkeypatch: p
     def broken(self: Theirs) -> Any:
         raise LookupError("theirs")
 
+    def handler(request: Request) -> Response:
+        ends(lambda: len(cluster.made) == 3 and bool(cluster.made[2]._calls), "the loop does not listen")
+        return Response(200)
+
     monkeypatch.setattr(Theirs, method, broken)
     with pytest.raises(LookupError, match="theirs"):
-        list(mock(lambda request: Response(200)).map(urls(3), executor=cluster))
+        list(mock(handler).map(urls(3), executor=cluster))
 
 
 def test_an_executor_whose_size_is_no_number(cluster: Cluster) -> None:

@@ -167,18 +167,28 @@ def test_a_slow_input_holds_up_little_of_what_is_ready() -> None:
 
 
 def test_a_slow_input_is_asked_after_what_is_ready_was_seen() -> None:
+    """The first is late, so that others are ready when it comes: all of them are yielded then, not one for each that is taken."""
     behind = []
     seen = 0
+    first = threading.Event()
 
     def slow() -> Iterator[str]:
-        for i, url in enumerate(urls(20)):
+        for i, url in enumerate(urls(24)):
             behind.append(i - seen)
+            if i == 8:
+                first.set()
             time.sleep(0.02)
             yield url
 
-    for _ in mock(lambda request: Response(200)).map(slow(), workers=8):
+    def handler(request: Request) -> Response:
+        if request.url.path == "/0":
+            first.wait(10)
+        return Response(200)
+
+    for _ in mock(handler).map(slow(), workers=8):
         seen += 1
-    assert sorted(behind)[10] <= 1, behind           # the one that is just being fetched
+    assert behind[8] == 8
+    assert sorted(behind[12:])[6] <= 2, behind        # the one that is just being fetched
 
 
 def test_an_input_of_the_commands_may_say_later() -> None:
@@ -412,9 +422,13 @@ def test_a_failure_cancels_the_others(client: Client, spy: Spy, server: Server) 
 def test_streams_that_nobody_sees_are_closed(client: Client, spy: Spy, server: Server, pool: dict[str, Any]) -> None:
     results = client.map([server.url + "/bytes/100000"] * 12, stream=True, **pool)
     first = next(results)
+    until = time.monotonic() + 10
+    while spy.stats().active < 8:                       # the first, and seven that are ready
+        assert time.monotonic() < until, spy.stats()
+        time.sleep(0.002)
     assert len(first.read()) == 100000
     results.close()  # type: ignore[attr-defined]
-    assert spy.stats().active == 0                      # a stream that was left unread would also warn
+    assert (spy.stats().active, spy.stats().leaked) == (0, 0)
 
 
 def test_streams_that_are_read(client: Client, server: Server, pool: dict[str, Any]) -> None:
