@@ -1,6 +1,7 @@
 """map on executors of the caller's: of threads, of processes, and of other makes, which keep only what the interface promises."""
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -134,6 +135,8 @@ def processes() -> Iterator[ProcessPoolExecutor]:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         list(executor.map(abs, range(4)))               # started, and none of them a test's
         yield executor
+    del executor
+    gc.collect()                                        # its pipes close with it, and not within another's test
 
 
 def test_processes_keep_a_pool_each(server: Server, processes: ProcessPoolExecutor) -> None:
