@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,7 +140,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
     gc.collect()                                        # its pipes close with it, and not within another's test
 
 
-def test_processes_keep_a_pool_each(server: Server, processes: ProcessPoolExecutor) -> None:
+def test_processes_keep_a_pool_each(server: Server, processes: ProcessPoolExecutor, tmp_path: Path) -> None:
     with Client(idle_conn_timeout=60, headers={"X-Mine": "m"}, timeout=30) as client:
         answers = list(client.map([f"{server.url}/echo?{i}" for i in range(40)], executor=processes))
         told = [r.json() for r in answers]
@@ -151,26 +152,27 @@ def test_processes_keep_a_pool_each(server: Server, processes: ProcessPoolExecut
         assert answers[3].url == f"{server.url}/echo?3"
         assert answers[3].request.method == "GET"  # type: ignore[union-attr]
         assert answers[3].elapsed.total_seconds() > 0
-    _close_in(processes)
+    _close_in(processes, tmp_path)
 
 
-def _close_in(processes: ProcessPoolExecutor) -> None:
-    list(processes.map(_close_all, [os.getpid()] * 8))
+def _close_in(processes: ProcessPoolExecutor, directory: Path) -> None:
+    """Nothing idles in the children any more: the server waits for its connections to end."""
+    assert len(set(processes.map(_close_all, [str(directory)] * 2))) == 2
 
 
-def _close_all(parent: int) -> int:
-    """In a child: the server of the next test may not wait for what idles here."""
+def _close_all(directory: str) -> int:
+    """In a child, and in each: a task ends when the other one's has come."""
     from pooledhttp import default_transport, interned
 
-    assert os.getpid() != parent
     for entry in list(interned._entries.values()):
         entry.transport.close_idle_connections()
     default_transport().close_idle_connections()
-    time.sleep(0.02)                                    # so that the other process gets some of these
+    (Path(directory) / f"closed-{os.getpid()}").touch()
+    ends(lambda: len(list(Path(directory).glob("closed-*"))) == 2, "the other process does not come")
     return os.getpid()
 
 
-def test_streams_requests_and_failures_travel(server: Server, processes: ProcessPoolExecutor) -> None:
+def test_streams_requests_and_failures_travel(server: Server, processes: ProcessPoolExecutor, tmp_path: Path) -> None:
     given: list[Any] = [("PUT", server.url + "/echo"), Request("POST", server.url + "/echo", content=b"body"), server.url + "/bytes/100000", "nonsense",
                         "http://127.0.0.1:1/", 5, Request("POST", server.url + "/echo", content=iter([b"gone"])), server.url + "/held"]
     with Client(timeout=30) as client:
@@ -180,24 +182,32 @@ def test_streams_requests_and_failures_travel(server: Server, processes: Process
     assert [e.request for e in (nonsense, five)] == ["nonsense", 5]  # type: ignore[union-attr]
     assert refused.request.url == "http://127.0.0.1:1/"  # type: ignore[union-attr]
     assert (late.phase, late.request.url) == ("headers", server.url + "/held")  # type: ignore[union-attr]
-    _close_in(processes)
+    _close_in(processes, tmp_path)
 
 
-def test_leaving_does_not_wait_for_processes(server: Server, processes: ProcessPoolExecutor) -> None:
+def wait_for_a_file(request: Request) -> Response:
+    if request.url.path != "/now":
+        directory = Path(request.url.path)
+        (directory / f"begun-{os.getpid()}").touch()
+        ends((directory / "go").exists, "nobody says go")
+    return Response(200)
+
+
+def test_leaving_does_not_wait_for_processes(processes: ProcessPoolExecutor, tmp_path: Path) -> None:
     times = []
-    with Client(timeout=30) as client:
-        for _ in range(3):
-            results = client.map([server.url + "/number/1", *[server.url + "/held"] * 30], executor=processes, workers=8)
-            next(results)
-            assert server.held.acquire(timeout=20)
-            began = time.monotonic()
-            results.close()  # type: ignore[attr-defined]
-            times.append(time.monotonic() - began)
-            server.release.set()
-            assert list(processes.map(abs, range(4))) == list(range(4))          # what was queued was taken back
-            server.release.clear()
+    client = Client(transport=MockTransport(wait_for_a_file))
+    for n in range(3):
+        directory = tmp_path / str(n)
+        directory.mkdir()
+        results = client.map(["http://h/now", *[f"http://h{directory}"] * 30], executor=processes, workers=8)
+        next(results)
+        ends(lambda here=directory: bool(list(here.glob("begun-*"))), "none is begun")  # type: ignore[misc]
+        began = time.monotonic()
+        results.close()  # type: ignore[attr-defined]
+        times.append(time.monotonic() - began)
+        (directory / "go").touch()
+        assert list(processes.map(abs, range(4))) == list(range(4))              # what was queued was taken back
     assert sorted(times)[1] < 0.1, times
-    _close_in(processes)
 
 
 def test_what_cannot_travel_fails_at_its_turn(processes: ProcessPoolExecutor) -> None:
@@ -349,8 +359,11 @@ def test_a_future_that_raises_does_not_hang_the_loop(method: str, monkeypatch: p
     def broken(self: Theirs) -> Any:
         raise LookupError("theirs")
 
+    listened = threading.Event()
+
     def handler(request: Request) -> Response:
-        ends(lambda: len(cluster.made) == 3 and bool(cluster.made[2]._calls), "the loop does not listen")
+        ends(lambda: listened.is_set() or (len(cluster.made) == 3 and bool(cluster.made[2]._calls)), "the loop does not listen")
+        listened.set()
         return Response(200)
 
     monkeypatch.setattr(Theirs, method, broken)
