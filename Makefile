@@ -1,5 +1,5 @@
 # `make run` shows it at work, `make test` tests it. Both make .venv and build what they need first.
-# PYTHON says which interpreter makes .venv; ARGS goes to pytest, or to the demo.
+# PYTHON says which interpreter makes .venv; ARGS goes to pytest, to the demo, or to the bench.
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -9,15 +9,16 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build debug lint types stubs gates annotate dist clean help
+.PHONY: run test build bench-quick bench-variants profile debug lint types stubs gates annotate dist clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run       three microservices called a hundred times a second (about half a minute)'
 	@echo 'make test      all tests'
 	@echo 'make build     .venv and the compiled modules'
+	@echo 'make bench-quick   this client against others on one nginx (two minutes on a quiet machine)'
 	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
-	@echo 'make lint, types, stubs, annotate, debug, dist, clean'
+	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-variants, profile'
 
 run: $(VENV)/built
 	@$(BIN)/python -m examples.microservices $(ARGS)
@@ -26,6 +27,18 @@ test: $(VENV)/built $(VENV)/test
 	$(BIN)/python -m pytest $(ARGS)
 
 build: $(VENV)/built
+
+bench-quick: $(VENV)/built $(VENV)/bench
+	@$(BIN)/python -m bench --quick $(ARGS)
+
+# The ways to use each peer, against each other: the comparison runs the fastest.
+bench-variants: $(VENV)/built $(VENV)/bench
+	@$(BIN)/python -m bench --quick --variants $(ARGS)
+
+# Where our client's time goes; needs perf (Debian: linux-perf). SCENARIO as in `python -m bench --list`.
+SCENARIO ?= plain-16
+profile: $(VENV)/built
+	@$(BIN)/python -m bench --profile $(SCENARIO) $(ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -71,6 +84,11 @@ $(VENV)/built: $(COMPILED) setup.py $(VENV)/base
 $(VENV)/test: $(VENV)/base
 	@PYTHON='$(PYTHON)' .ci/system test
 	$(PIP) install --no-build-isolation --editable '.[test]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/base
+	@PYTHON='$(PYTHON)' .ci/system bench
+	$(PIP) install --no-build-isolation --editable '.[bench]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/base

@@ -16,6 +16,7 @@ from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
 from pooledhttp._core import runtime
 from pooledhttp._core.limits import Limits
+from pooledhttp._net import eager
 from pooledhttp._pool import pool as _pool
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._pool.stats import PoolStats
@@ -290,6 +291,7 @@ def _after_fork_in_child() -> None:
     global _default_lock
     _default_lock = threading.RLock()
     runtime.forget_threads()
+    eager.reset()
     janitor.reset_after_fork()
     for name in ("tlsconfig", "helpers"):
         module = sys.modules.get(f"pooledhttp._net.{name}")

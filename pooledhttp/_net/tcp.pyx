@@ -10,6 +10,7 @@ from pooledhttp._core.compat cimport (
     c_send, errno, ph_gil_releases, ph_poll, ph_set_rcvtimeo, pollfd,
 )
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_OK, ST_PROTO, ST_TIMEOUT, ST_WOKEN
+from pooledhttp._net.eager cimport eager_begin, eager_end, eager_recv
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
 
 
@@ -77,7 +78,7 @@ cdef ssize_t sock_try_send(int fd, const char* p, size_t n, int* err) noexcept n
             return ST_IO
 
 
-cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, int64_t* rcvtimeo, int* err) noexcept nogil:
+cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, int64_t* rcvtimeo, int* credit, int* err) noexcept nogil:
     cdef ssize_t r
     cdef int64_t left, fit
     cdef int w
@@ -97,7 +98,12 @@ cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, 
                 err[0] = errno
                 return ST_IO
             rcvtimeo[0] = fit
+        r = eager_recv(fd, p, n, eager_begin(), credit, err)
+        if r != ST_AGAIN:
+            eager_end()
+            return r
         r = c_recv(fd, p, n, 0)
+        eager_end()
         if r > 0:
             return r
         if r == 0:
@@ -143,7 +149,7 @@ cdef class TcpStream(Stream):
             c_close(self.fd)
 
     cdef ssize_t recv_into(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil:
-        return sock_recv(self.fd, p, n, deadline, wake, &self.rcvtimeo, &self.err)
+        return sock_recv(self.fd, p, n, deadline, wake, &self.rcvtimeo, &self.credit, &self.err)
 
     cdef ssize_t try_recv(self, char* p, size_t n) noexcept nogil:
         return sock_try_recv(self.fd, p, n, &self.err)

@@ -14,6 +14,7 @@ cdef class TlsStream(Stream):
     cdef int ended               # ST_EOF, ST_TLS or ST_IO for every receive from now on; 0: none
     cdef int send_err            # errno of the send that failed; nothing may be sent behind a gap
     cdef int64_t rcvtimeo        # of tcp.pxd's sock_recv
+    cdef int credit              # of eager.pxd
     cdef Records records         # of what was fed to `incoming`
     cdef char first[16]          # the peer's first bytes, for the message where it does not speak TLS
     cdef int n_first

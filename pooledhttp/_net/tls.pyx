@@ -218,7 +218,7 @@ cdef class TlsStream(Stream):
                 if w >= 0 and got == ST_AGAIN:
                     continue
             else:
-                got = sock_recv(self.fd, buf + fill, BUFFER_SIZE - fill, deadline, wake, &self.rcvtimeo, &self.err)
+                got = sock_recv(self.fd, buf + fill, BUFFER_SIZE - fill, deadline, wake, &self.rcvtimeo, &self.credit, &self.err)
             if got < 0:
                 if fill > 0 or got == ST_EOF or got == ST_IO:
                     with gil:

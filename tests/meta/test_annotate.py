@@ -16,6 +16,7 @@ HOT: dict[str, set[str]] = {
     "_core/runtime.pyx": {"buffer_take", "buffer_give", "wake_hold", "wake_drop", "wake_signal"},
     "_proto/head.pyx": {"parse_head"},
     "_proto/chunked.pyx": {"chunked_feed"},
+    "_net/eager.pyx": {"eager_begin", "eager_end", "eager_recv"},
     "_net/tcp.pyx": {"sock_recv", "sock_try_send", "sock_probe", "sock_wait", "recv_into", "try_send", "probe"},
     "_pool/core.pyx": {"pool_checkout", "pool_give", "pool_lock", "pool_unlock", "_take_locked", "_serve_locked", "_settle_locked"},
     "_conn/h1.pyx": {"begin", "exchange", "fill", "head_done", "small_body", "read_chunked", "reuse_verdict", "verdict", "probe"},

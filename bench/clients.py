@@ -1,0 +1,144 @@
+"""The clients as the bench sees them: processes that are made ready once a scenario, then run a round whenever they are asked."""
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from bench.processes import Failed, Lines, end, find, start
+from bench.scenarios import LIMIT, Task
+
+PATIENCE = 45.0          # seconds beyond a round's own
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One client's round. `median_ms` (of a request) where the scenario measures times. `cpu_seconds`: of the client's process."""
+    requests: int
+    seconds: float
+    cpu_seconds: float
+    median_ms: float | None = None
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        return self.cpu_seconds / max(self.requests, 1) * 1e6
+
+
+class Client(ABC):
+    name: str
+    version = ""
+
+    @abstractmethod
+    def ready(self) -> None:
+        """Waits until the client is warm. Failed says why it is not."""
+
+    @abstractmethod
+    def round(self, seconds: float) -> Sample: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class Worker(Client):
+    """A Python client, in `bench.worker`."""
+
+    def __init__(self, name: str, task: Task, core: int | None) -> None:
+        self.name = name
+        self._errors = tempfile.TemporaryFile()          # noqa: SIM115 - closed by close()
+        self.child = start([sys.executable, "-m", "bench.worker", name, json.dumps(task.to_json())], core=core,
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0)
+        self._lines = Lines(self.child)
+
+    def ready(self) -> None:
+        self.version = self._answer(PATIENCE)["version"]
+
+    def round(self, seconds: float) -> Sample:
+        self.begin(seconds)
+        return self.finish(seconds)
+
+    def begin(self, seconds: float) -> None:
+        assert self.child.stdin is not None
+        try:
+            self.child.stdin.write(b"%f\n" % seconds)
+        except BrokenPipeError:
+            raise Failed("its process is gone") from None
+
+    def finish(self, seconds: float) -> Sample:
+        sample = Sample(**self._answer(seconds + PATIENCE))
+        if not sample.requests:
+            raise Failed("not one request")
+        return sample
+
+    def close(self) -> None:
+        end(self.child)
+        self._errors.close()
+
+    def _answer(self, seconds: float) -> dict[str, Any]:
+        try:
+            line = self._lines.read(seconds)
+        except Failed as failure:
+            self._errors.seek(0)
+            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise Failed(": ".join([str(failure), *last])) from None
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise Failed(f"says: {line}") from None
+        if "error" in answer:
+            raise Failed(str(answer["error"]))
+        return answer
+
+
+class Wrk(Client):
+    """wrk, one thread and a connection for each of the scenario's: the limit. It starts anew for each round, of whole seconds; it verifies no certificate."""
+    name = LIMIT
+
+    def __init__(self, task: Task, core: int | None) -> None:
+        self._task, self._core = task, core
+
+    def ready(self) -> None:
+        done = subprocess.run([find("wrk", "wrk"), "--version"], capture_output=True, text=True)
+        found = re.match(r"wrk (\S+)", done.stdout + done.stderr)
+        self.version = found[1].removeprefix("debian/") if found else "?"
+
+    def round(self, seconds: float) -> Sample:
+        whole, before = max(1, round(seconds)), resource.getrusage(resource.RUSAGE_CHILDREN)
+        child = start([find("wrk", "wrk"), "-t1", f"-c{self._task.scenario.threads}", f"-d{whole}s", self._task.url], core=self._core,
+                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            text = child.communicate(timeout=whole + PATIENCE)[0].decode()
+        except subprocess.TimeoutExpired:
+            raise Failed(f"no answer within {whole + PATIENCE:.0f} s") from None
+        finally:
+            end(child)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return self._sample(text, cpu)
+
+    def _sample(self, text: str, cpu: float) -> Sample:
+        done = re.search(r"(\d+) requests in ([\d.]+)s, ([\d.]+)([KMGT]?)B read", text)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+        wrong = re.search(r"^.*(?:Socket errors|Non-2xx).*$", text, re.MULTILINE)
+        if done is None or rate is None or wrong is not None or not int(done[1]):
+            raise Failed(wrong[0].strip() if wrong else "says: " + text.strip())
+        got = float(done[3]) * 1024 ** " KMGT".index(done[4] or " ")
+        if got < 0.98 * int(done[1]) * self._task.scenario.size:          # wrk rounds
+            raise Failed("bodies that are too short")
+        return Sample(int(done[1]), int(done[1]) / float(rate[1]), cpu)
+
+    def close(self) -> None:
+        pass
+
+
+def open_client(name: str, task: Task, core: int | None) -> Client:
+    return Wrk(task, core) if name == LIMIT else Worker(name, task, core)
