@@ -11,7 +11,7 @@ from pooledhttp.client import Client, StreamContext
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from pooledhttp.client import Options, StreamOptions
+    from pooledhttp.option_types import Options, StreamOptions
     from pooledhttp.response import Response
 
 _default: Client | None = None
@@ -43,40 +43,68 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def get(url: str, **options: Unpack[Options]) -> Response:
+    """The response to a GET of `url`, whatever its status, by the process-wide client.
+
+    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    """
     return default_client().get(url, **options)
 
 
 def head(url: str, **options: Unpack[Options]) -> Response:
+    """The response to a HEAD, which has no body, by the process-wide client.
+
+    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    """
     return default_client().head(url, **options)
 
 
 def options(url: str, **options: Unpack[Options]) -> Response:
+    """The response to an OPTIONS, by the process-wide client.
+
+    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    """
     return default_client().options(url, **options)
 
 
 def post(url: str, **options: Unpack[Options]) -> Response:
+    """The response to a POST; the body is `json=`, `data=` or `content=`, by the process-wide client.
+
+    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    """
     return default_client().post(url, **options)
 
 
 def put(url: str, **options: Unpack[Options]) -> Response:
+    """The response to a PUT; the body is `json=`, `data=` or `content=`, by the process-wide client.
+
+    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    """
     return default_client().put(url, **options)
 
 
 def patch(url: str, **options: Unpack[Options]) -> Response:
+    """The response to a PATCH; the body is `json=`, `data=` or `content=`, by the process-wide client.
+
+    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    """
     return default_client().patch(url, **options)
 
 
 def delete(url: str, **options: Unpack[Options]) -> Response:
+    """The response to a DELETE, by the process-wide client.
+
+    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    """
     return default_client().delete(url, **options)
 
 
 def request(method: str, url: str, **options: Unpack[Options]) -> Response:
-    """Send a request by the process-wide client; see `Client.request`."""
+    """The response to a request by the process-wide client. Options as for `get`; see `Client.request`."""
     return default_client().request(method, url, **options)
 
 
 def stream(method: str, url: str, **options: Unpack[StreamOptions]) -> StreamContext:
-    """A context manager: the response with its body unread; see `Client.stream`."""
+    """A context manager: the response with its body unread. Options as for `request`; see `Client.stream`."""
     return default_client().stream(method, url, **options)
 
 

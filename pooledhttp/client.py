@@ -4,7 +4,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
@@ -19,43 +19,23 @@ from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Executor
-    from typing import TypedDict
+    from typing import Literal, TypeAlias
 
     from typing_extensions import Unpack
 
     from pooledhttp._core.limits import Limits
+    from pooledhttp.interned import Lease
+    from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
+    from pooledhttp.progress import Progress
 
-    class BuildOptions(TypedDict, total=False):
-        params: Params | None
-        headers: HeaderTypes
-        cookies: None
-        content: Any
-        data: Any
-        files: None
-        json: Any
-
-    class _SendOptions(TypedDict, total=False):
-        auth: AuthTypes
-        timeout: TimeoutTypes
-        context: None
-        follow_redirects: bool
-        max_response_bytes: int | None
-        retries: int | None
-
-    class SendOptions(_SendOptions, total=False):
-        stream: bool
-
-    class StreamOptions(BuildOptions, _SendOptions, total=False):
-        pass
-
-    class Options(StreamOptions, total=False):
-        stream: bool
+    Requests: TypeAlias = Iterable[str | Request | tuple[str, str]]
 
 _MEMO_SIZE = 1024
 _ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
+_LIVE = frozenset(("transport", "_exchange", "_lease", "_memo", "_private", "_timing"))      # what no pickle holds
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -102,6 +82,9 @@ class Client:
     `default_transport()`. `base_url` stands before URLs without a scheme. `headers` and `params` are every request's defaults; a request's
     own replace them by name. `timeout` as for `Timeout.of`. `event_hooks={"request": [f], "response": [f]}`. `raise_for_status=True`
     calls it on every response. `max_response_bytes` bounds each body. Redirects, cookies and retries are not there yet.
+
+    A pickle of it holds its configuration. Where that is unpickled, all clients of the same configuration share one transport, which
+    the last `close()` closes; a client of the default transport gets the default transport there.
     """
 
     def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
@@ -109,7 +92,7 @@ class Client:
                  follow_redirects: bool | None = None, max_redirects: int = 10, retries: int | None = None,
                  event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: None = None, trust_env: bool = True,
                  raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
-                 **transport_options: Any) -> None:
+                 **transport_options: Unpack[TransportOptions]) -> None:
         _refuse_what_is_not_there(follow_redirects=follow_redirects, retries=retries, mounts=mounts, cookies=cookies,
                                   max_redirects=max_redirects != 10)
         if transport is not None:
@@ -138,9 +121,13 @@ class Client:
         if event_hooks:
             self._set_hooks(event_hooks)
         self._private = bool(transport_options)
+        self._lease: Lease | None = None             # where the transport is shared with others that came out of a pickle
         self._closed = False
         if transport is None:
             transport = Transport(**transport_options) if transport_options else default_transport()
+        self._attach(transport)
+
+    def _attach(self, transport: Any) -> None:
         self.transport = transport
         # Read now, and not again; requests over one transport whose clients trust otherwise share no connection.
         self._trust: str = transport.ca_environment() if trust_env and isinstance(transport, Transport) else ""
@@ -213,6 +200,7 @@ class Client:
     # --- requests -------------------------------------------------------------------------------------------------------
 
     def get(self, url: str, **options: Unpack[Options]) -> Response:
+        """The response to a GET of `url`, whatever its status. Options as for `request`."""
         if not options:
             wire = self._memo.get(url) or self._learn(url)
             if wire is not None:
@@ -225,33 +213,48 @@ class Client:
         return self._request("GET", url, options)
 
     def head(self, url: str, **options: Unpack[Options]) -> Response:
+        """The response to a HEAD, which has no body. Options as for `request`."""
         return self._request("HEAD", url, options)
 
     def options(self, url: str, **options: Unpack[Options]) -> Response:
+        """The response to an OPTIONS. Options as for `request`."""
         return self._request("OPTIONS", url, options)
 
     def delete(self, url: str, **options: Unpack[Options]) -> Response:
+        """The response to a DELETE. Options as for `request`."""
         return self._request("DELETE", url, options)
 
     def post(self, url: str, **options: Unpack[Options]) -> Response:
+        """The response to a POST; the body is `json=`, `data=` or `content=`. Options as for `request`."""
         return self._request("POST", url, options)
 
     def put(self, url: str, **options: Unpack[Options]) -> Response:
+        """The response to a PUT; the body is `json=`, `data=` or `content=`. Options as for `request`."""
         return self._request("PUT", url, options)
 
     def patch(self, url: str, **options: Unpack[Options]) -> Response:
+        """The response to a PATCH; the body is `json=`, `data=` or `content=`. Options as for `request`."""
         return self._request("PATCH", url, options)
 
     def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
-        """Send a request and return its response, the body in memory unless `stream=True`.
+        """Send a request and return its response, the body in memory unless `stream=True`. Options:
 
-        Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes. With `stream=True` the caller
-        owns the response and must close it.
+        params: a mapping, pairs or a str, appended to the URL's query; a None value is left out.
+        headers: a mapping or pairs, over the client's; a None value takes a default away.
+        content: bytes, str (UTF-8), a binary file, or an iterable of bytes.
+        data: a mapping or pairs, as a form; else like content.
+        json: what `json.dumps` takes, sent as compact UTF-8.
+        auth: (user, password), an `Auth`, or a callable (request) -> request.
+        timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
+        stream: the body is left unread; the response is the caller's to close.
+        max_response_bytes: the greatest body; ResponseTooLarge over it.
+
+        Raises subclasses of `pooledhttp.Error`; TypeError and ValueError for arguments that make no request.
         """
         return self._request(method, url, options)
 
     def stream(self, method: str, url: str, **options: Unpack[StreamOptions]) -> StreamContext:
-        """A context manager: the response with its body unread, closed when the block is left."""
+        """A context manager: the response with its body unread, closed when the block is left. Options as for `request`."""
         return StreamContext(self, method, url, options)
 
     def build_request(self, method: str, url: str, **options: Unpack[BuildOptions]) -> Request:
@@ -270,14 +273,28 @@ class Client:
                 raise TypeError(f"{name!r} is an option of build_request, not of send")
         return self._send(self._completed(request), given, None)
 
-    def map(self, requests: Iterable[Any], *, workers: int | None = None, executor: Executor | None = None, ordered: bool = True,
-            return_exceptions: bool = False, progress: Any = None, **options: Unpack[Options]) -> Iterator[Any]:
+    @overload
+    def map(self, requests: Requests, *, workers: int | None = None, executor: Executor | None = None, ordered: bool = True,
+            return_exceptions: Literal[False] = False, progress: Progress = None, **options: Unpack[Options]) -> Iterator[Response]: ...
+
+    @overload
+    def map(self, requests: Requests, *, workers: int | None = None, executor: Executor | None = None, ordered: bool = True,
+            return_exceptions: bool, progress: Progress = None, **options: Unpack[Options]) -> Iterator[Response | Exception]: ...
+
+    def map(self, requests: Requests, *, workers: int | None = None, executor: Executor | None = None, ordered: bool = True,
+            return_exceptions: bool = False, progress: Progress = None, **options: Unpack[Options]) -> Iterator[Any]:
         """Responses to many requests, in order, or with `ordered=False` as they come.
 
-        `requests`: URLs, `Request`s or (method, url) pairs, perhaps endless: at most 2 * workers are taken ahead. `workers` threads do it
-        (default min(32, cpus * 4 + 4)), or `executor`. A failure is raised at its turn, or yielded with `return_exceptions=True`; the
-        exception carries `.request`. Leaving the loop early cancels what is in flight. `progress`: True for a bar (tqdm or rich), or
-        called with (done, total or None).
+        requests: URLs, `Request`s or (method, url) pairs, perhaps endless: at most 2 * workers are taken ahead. It is read on the
+        caller's thread, between two responses: while it blocks, nothing is yielded.
+        workers: how many threads do it (default: the executor's, or min(32, cpus * 4 + 4)).
+        executor: a `concurrent.futures.Executor` that does it instead; processes get the client as its configuration.
+        return_exceptions: a failure is yielded, not raised at its turn. Either way it carries `.request`.
+        progress: True for a bar on a terminal (rich or tqdm), or called with (done, total or None); what it raises ends the loop.
+        options: every request's, as for `request`.
+
+        Leaving the loop early cancels what is in flight and gives every connection back. An iterator that is kept is to be
+        closed (`contextlib.closing`).
         """
         from pooledhttp.fanout import fan_out
 
@@ -286,9 +303,19 @@ class Client:
         return fan_out(self, requests, workers=workers, executor=executor, ordered=ordered, return_exceptions=return_exceptions,
                        progress=progress, options=dict(options))
 
-    def as_completed(self, requests: Iterable[Any], **options: Any) -> Iterator[Any]:
-        """`map` with `ordered=False`."""
-        return self.map(requests, ordered=False, **options)
+    @overload
+    def as_completed(self, requests: Requests, *, workers: int | None = None, executor: Executor | None = None,
+                     return_exceptions: Literal[False] = False, progress: Progress = None, **options: Unpack[Options]) -> Iterator[Response]: ...
+
+    @overload
+    def as_completed(self, requests: Requests, *, workers: int | None = None, executor: Executor | None = None,
+                     return_exceptions: bool, progress: Progress = None, **options: Unpack[Options]) -> Iterator[Response | Exception]: ...
+
+    def as_completed(self, requests: Requests, *, workers: int | None = None, executor: Executor | None = None,
+                     return_exceptions: bool = False, progress: Progress = None, **options: Unpack[Options]) -> Iterator[Any]:
+        """Responses to many requests, as they come: `map` with `ordered=False`."""
+        return self.map(requests, workers=workers, executor=executor, ordered=False, return_exceptions=return_exceptions,
+                        progress=progress, **options)
 
     # --- the fast lane: a plain get() of a URL seen before ----------------------------------------------------------------
 
@@ -462,6 +489,9 @@ class Client:
         self._forget()
         if self._private:
             self.transport.close()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.close()
 
     def __enter__(self) -> Client:
         if self._closed:
@@ -474,8 +504,45 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client{' closed' if self._closed else ''} over {self.transport!r}>"
 
-    def __reduce__(self) -> Any:
-        raise not_yet("pickling a Client")
+    def __getstate__(self) -> dict[str, Any]:
+        """The configuration. A transport of another class travels as its own pickle says."""
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        transport = self.transport
+        how: tuple[Any, ...]
+        if transport is default_transport():
+            how = ("default",)
+        elif type(transport) is Transport:
+            from pooledhttp.interned import configuration
+
+            how = ("interned", *configuration(transport))
+        else:
+            how = ("own", transport, self._private)
+        state = {name: value for name, value in dict(self.__dict__).items() if name not in _LIVE}
+        return {**state, "transport": how}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        kind, *how = state.pop("transport")
+        self.__dict__.update(state)
+        self._private = False
+        self._lease = None
+        self._memo = {}
+        self._headers = self._headers.copy()         # a shallow copy's would be the other's too
+        self._headers.drop_on_change(self._memo)
+        if self._hooks is not None:
+            self._hooks = {name: list(hooks) for name, hooks in self._hooks.items()}
+        self._set_timeout(self._timeout)
+        if kind == "default":
+            self._attach(default_transport())
+        elif kind == "own":
+            transport, self._private = how
+            self._attach(transport)
+        else:
+            from pooledhttp.interned import lease
+
+            self._lease = lease(*how)
+            self._attach(self._lease.transport)
 
 
 class StreamContext:

@@ -2,18 +2,19 @@
 from __future__ import annotations
 
 import os
+from _operator import length_hint
 from _queue import Empty, SimpleQueue
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from threading import Event, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pooledhttp._core.runtime import slice_ns
 from pooledhttp.errors import Cancelled, Error
+from pooledhttp.progress import check, reporter
 from pooledhttp.request import Request
 from pooledhttp.response import Response
 from pooledhttp.transport import Canceller
@@ -22,70 +23,103 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from pooledhttp.client import Client
+    from pooledhttp.progress import Progress, Report
 
 # How long leaving the loop waits for what it cancelled, in seconds. A cancel is obeyed within 50 ms; who does not obey
 # (another's transport, a hook) is left to end by itself.
 _PATIENCE = 0.25
-# How long what is ready may wait for the input to give further requests, in seconds.
+# How long what is ready may wait for the input to give further requests, in seconds; an input that takes longer is slow.
 _INPUT = 0.005
+# An input that would block may give this instead: what is ready is yielded, and the input asked again.
+LATER = object()
 
 
-class _Task:
-    __slots__ = ("error", "future", "item", "response")
-
-    def __init__(self, item: Any) -> None:
-        self.item = item
-        self.response: Response | None = None
-        self.error: BaseException | None = None
-        self.future: Any = None
-
-    @property
-    def done(self) -> bool:
-        return self.response is not None or self.error is not None
-
-    def drop(self) -> None:
-        if self.response is not None:
-            self.response.close()
-
-
-def _next(done: SimpleQueue[_Task]) -> _Task:
-    """`done.get()`; the main thread looks up for signals in between."""
+def _await(queue: SimpleQueue[_Task]) -> _Task:
+    """`queue.get()`; the main thread looks up for signals in between."""
     while True:
         turn = slice_ns(-1)
         with suppress(Empty):
-            return done.get(timeout=None if turn < 0 else turn / 1e9)
+            return queue.get(timeout=None if turn < 0 else turn / 1e9)
 
 
-def _fetch(client: Client, item: Any, options: dict[str, Any], cancel: Canceller | None) -> Response:
-    """One item's response; what it raises carries `.request`: the request, or the item where none could be made of it."""
-    try:
-        if isinstance(item, Request):
-            return client._send(client._completed(item), dict(options), cancel)
-        if isinstance(item, str):
-            wire = None if options else client._memo.get(item) or client._learn(item)
-            if wire is not None:
-                return client._again(wire, client._timing, cancel)
-            return client._request("GET", item, options, cancel)
-        if isinstance(item, (tuple, list)) and len(item) == 2:
-            return client._request(item[0], item[1], options, cancel)
-        raise TypeError(f"map takes URLs, Requests and (method, url) pairs, not {type(item).__name__}")
-    except Exception as e:
-        if isinstance(e, Error):
-            if e.request is None:
-                e.request = item
-        elif not hasattr(type(e), "request"):
-            e.request = item  # type: ignore[attr-defined]
-        raise
+class _Task:
+    __slots__ = ("collected", "error", "future", "item", "result", "taken_back")
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.future: Any = None
+        self.collected = False              # the loop knows that it is done
+        self.taken_back = False             # from the executor, to be done by the loop's own thread
+
+    @property
+    def done(self) -> bool:
+        return self.result is not None or self.error is not None
+
+    def run(self, work: Callable[[Any], Any]) -> None:
+        try:
+            self.result = work(self.item)
+        except BaseException as e:          # it is raised in the caller's thread, at its turn
+            self.error = e
+
+    def take(self) -> Any:
+        """The result, which is the caller's from now on."""
+        result, self.result = self.result, None
+        self.future = None                  # it has it too
+        return result
+
+    def drop(self) -> None:
+        result = self.take()
+        if isinstance(result, Response):
+            result.close()
 
 
-class _Threads:
-    """Daemon threads that fetch, started as there is work for them, at most `limit`."""
+class Fetch:
+    """What a worker does with an item. It may be pickled; the canceller, which is of this process, stays behind."""
 
-    def __init__(self, client: Client, options: dict[str, Any], limit: int) -> None:
+    __slots__ = ("cancel", "client", "options", "travelled")
+
+    def __init__(self, client: Client, options: dict[str, Any], cancel: Canceller | None = None) -> None:
         self.client = client
         self.options = options
+        self.cancel = cancel
+        self.travelled = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.travelled = True
+        return Fetch, (self.client, self.options)
+
+    def __call__(self, item: Any) -> Response:
+        """The item's response; what it raises carries `.request`: the request, or the item where none could be made of it."""
+        client, options, cancel = self.client, self.options, self.cancel
+        try:
+            if isinstance(item, Request):
+                return client._send(client._completed(item), dict(options), cancel)
+            if isinstance(item, str):
+                wire = None if options else client._memo.get(item) or client._learn(item)
+                if wire is not None:
+                    return client._again(wire, client._timing, cancel)
+                return client._request("GET", item, options, cancel)
+            if isinstance(item, (tuple, list)) and len(item) == 2:
+                return client._request(item[0], item[1], options, cancel)
+            raise TypeError(f"map takes URLs, Requests and (method, url) pairs, not {type(item).__name__}")
+        except Exception as e:
+            if isinstance(e, Error):
+                if e.request is None:
+                    e.request = item
+            elif not hasattr(type(e), "request"):
+                e.request = item  # type: ignore[attr-defined]
+            raise
+
+
+class Threads:
+    """Daemon threads that do `work(item)`, started as there is work for them, at most `limit`. `cancel` is what the work obeys."""
+
+    def __init__(self, work: Callable[[Any], Any], cancel: Canceller, limit: int) -> None:
+        self.work = work
         self.limit = limit
-        self.cancel = Canceller()
+        self.cancel = cancel
         self.todo: SimpleQueue[_Task | None] = SimpleQueue()
         self.done: SimpleQueue[_Task] = SimpleQueue()
         self.threads: list[Thread] = []
@@ -113,18 +147,19 @@ class _Threads:
                 self.todo.put(None)                  # for the next one: also for a thread that its starter never came to note
                 return
             self._run(task)
+            del task                                 # idle, it would keep what the caller has let go
 
     def _run(self, task: _Task | None) -> None:
         assert task is not None
         if self.leaving.is_set():
             return
-        try:
-            task.response = _fetch(self.client, task.item, self.options, self.cancel)
-        except BaseException as e:                   # it is raised in the caller's thread, at its turn
-            task.error = e
+        task.run(self.work)
         self.done.put(task)
         if self.leaving.is_set():                    # after the put: either the loop's own clearing up sees it, or this does
             task.drop()
+
+    def wait(self) -> _Task:
+        return _await(self.done)
 
     def end(self, early: bool) -> None:
         self.leaving.set()
@@ -137,85 +172,103 @@ class _Threads:
 
 
 class _Pool:
-    """An executor of the caller's. A thread pool obeys a cancel as ours does; another gets its futures cancelled."""
+    """An executor of the caller's. Where it has threads of this process they obey a cancel as ours do; another gets its futures cancelled."""
 
-    def __init__(self, client: Client, options: dict[str, Any], executor: Executor) -> None:
-        from concurrent.futures import ThreadPoolExecutor, wait
-
-        self.client = client
-        self.options = options
+    def __init__(self, work: Fetch, cancel: Canceller, executor: Executor) -> None:
+        self.work = work
+        self.cancel = cancel
         self.executor = executor
-        self.cancel = Canceller() if isinstance(executor, ThreadPoolExecutor) else None
         self.done: SimpleQueue[_Task] = SimpleQueue()
-        self.running: set[_Task] = set()
+        self.running: dict[_Task, None] = {}
         self.dismiss: Callable[[], object] = bool    # its threads are not ours
         self.leaving = Event()
-        self._wait = wait
 
     def submit(self, task: _Task, unfinished: int) -> None:
-        task.future = self.executor.submit(_fetch, self.client, task.item, self.options, self.cancel)
-        self.running.add(task)
+        task.future = self.executor.submit(self.work, task.item)
+        self.running[task] = None
         task.future.add_done_callback(lambda future: self._finished(task))
 
     def _finished(self, task: _Task) -> None:
         future = task.future
-        self.running.discard(task)
-        task.error = Cancelled("the executor cancelled the request", request=task.item) if future.cancelled() else future.exception()
-        if task.error is None:
-            task.response = future.result()
+        try:
+            if future.cancelled():
+                if task.taken_back:
+                    return
+                task.error = Cancelled("the executor cancelled the request", request=task.item)
+            else:
+                task.error = future.exception()
+                if task.error is None:
+                    task.result = future.result()
+        except BaseException as e:                   # another's future may raise anything; who swallows it would leave the loop waiting
+            task.error = e
+        self._put(task)
+
+    def _put(self, task: _Task) -> None:
+        self.running.pop(task, None)
         self.done.put(task)
         if self.leaving.is_set():                    # after the put: either the loop's own clearing up sees it, or this does
             task.drop()
 
+    def wait(self) -> _Task:
+        # On a thread of the executor itself, waiting for what no other of its threads may ever begin would be for ever.
+        if current_thread() in getattr(self.executor, "_threads", ()):
+            for task in list(self.running):
+                task.taken_back = True
+                if task.future.cancel() and not task.done:
+                    task.run(self.work)
+                    self._put(task)
+                    break
+        return _await(self.done)
+
     def end(self, early: bool) -> None:
         self.leaving.set()
-        if self.cancel is not None and early:
-            self.cancel.cancel("the loop over the responses was left")
-        left = [task.future for task in list(self.running)]
-        for future in left:
-            future.cancel()
-        if self.cancel is not None and left:
-            self._wait(left, timeout=_PATIENCE)
+        if not early:
+            return
+        self.cancel.cancel("the loop over the responses was left")
+        for task in list(self.running):
+            cancel = getattr(task.future, "cancel", None)
+            if cancel is not None:
+                cancel()
+        if self.work.travelled:                      # in other processes: nothing is there to obey
+            return
+        until = monotonic() + _PATIENCE
+        with suppress(Empty):
+            while self.running:
+                self.done.get(timeout=max(0.0, until - monotonic())).drop()
 
 
-def _progress(progress: Any, total: int | None) -> tuple[Callable[[int, int | None], Any] | None, Callable[[], Any]]:
-    """What to call with (done, total), and at the end."""
-    if progress is None or progress is False:
-        return None, lambda: None
-    if progress is not True:
-        if not callable(progress):
-            raise TypeError("progress is True or a callable (done, total)")
-        return progress, lambda: None
-    with suppress(ImportError):
-        bar = import_module("tqdm").tqdm(total=total, unit="req")
-        return lambda done, total: bar.update(done - bar.n), bar.close
-    with suppress(ImportError):
-        shown = import_module("rich.progress").Progress()
-        shown.start()
-        row = shown.add_task("requests", total=total)
-        return lambda done, total: shown.update(row, completed=done), shown.stop
-    return None, lambda: None
+def check_workers(workers: Any) -> int:
+    """ValueError for what is no number of workers."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"workers is at least 1, not {workers!r}")
+    return workers
 
 
 def fan_out(client: Client, requests: Iterable[Any], *, workers: int | None, executor: Executor | None, ordered: bool,
-            return_exceptions: bool, progress: Any, options: dict[str, Any]) -> Iterator[Any]:
+            return_exceptions: bool, progress: Progress, options: dict[str, Any]) -> Iterator[Any]:
     """See `Client.map`. The arguments are checked now; the first request is taken when the iterator is first asked."""
     if workers is None:
-        workers = getattr(executor, "_max_workers", None) or min(32, (os.cpu_count() or 1) * 4 + 4)
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"workers is at least 1, not {workers!r}")
+        size = getattr(executor, "_max_workers", None)
+        workers = size if isinstance(size, int) and size > 0 else min(32, (os.cpu_count() or 1) * 4 + 4)
+    check_workers(workers)
+    check(progress)
     if isinstance(requests, (str, bytes)):
         raise TypeError("map takes an iterable of requests: put a single URL in a list")
     source = iter(requests)
-    total = len(requests) if isinstance(requests, Sized) else None
-    crew = _Threads(client, options, workers) if executor is None else _Pool(client, options, executor)
-    return _loop(source, total, crew, 2 * workers, ordered, return_exceptions, progress)
+    total = None
+    if progress is not None and progress is not False:
+        hint = length_hint(requests, -1)
+        total = hint if hint >= 0 else None
+    cancel = Canceller()
+    work = Fetch(client, options, cancel)
+    crew = Threads(work, cancel, workers) if executor is None else _Pool(work, cancel, executor)
+    return spread(source, crew, ahead=2 * workers, ordered=ordered, return_exceptions=return_exceptions, progress=progress, total=total)
 
 
 class _Loop:
     """The books of one loop: what was taken and not yet yielded, and whose turn it is."""
 
-    def __init__(self, crew: _Threads | _Pool, ordered: bool, report: Callable[[int, int | None], Any] | None, total: int | None) -> None:
+    def __init__(self, crew: Threads | _Pool, ordered: bool, report: Report | None, total: int | None) -> None:
         self.crew = crew
         self.ordered = ordered
         self.report = report
@@ -228,18 +281,23 @@ class _Loop:
 
     def take(self, item: Any) -> None:
         task = _Task(item)
+        self.crew.submit(task, self.unfinished + 1)
         self.outstanding += 1
         self.unfinished += 1
         if self.ordered:
             self.taken.append(task)
-        self.crew.submit(task, self.unfinished)
 
     def collect(self, task: _Task) -> None:
+        if task.collected:                      # one that the executor and we have both ended
+            return
+        task.collected = True
         self.unfinished -= 1
         self.count += 1
         if not self.ordered:
             self.ready.append(task)
         if self.report is not None:
+            if self.total is not None and self.total < self.count:
+                self.total = None               # the input had promised fewer
             self.report(self.count, self.total)
 
     def has_turn(self) -> bool:
@@ -248,11 +306,11 @@ class _Loop:
         with suppress(Empty):
             while True:
                 self.collect(done.get_nowait())
-        return self.taken[0].done if self.taken else bool(self.ready)
+        return self.taken[0].collected if self.taken else bool(self.ready)
 
     def turn(self) -> _Task:
         while not self.has_turn():
-            self.collect(_next(self.crew.done))
+            self.collect(self.crew.wait())
         self.outstanding -= 1
         return self.taken.popleft() if self.ordered else self.ready.popleft()
 
@@ -265,39 +323,53 @@ class _Loop:
             task.drop()
 
 
-def _loop(source: Iterator[Any], total: int | None, crew: _Threads | _Pool, ahead: int, ordered: bool, return_exceptions: bool,
-          progress: Any) -> Iterator[Any]:
-    report, finish = _progress(progress, total)
+def spread(source: Iterator[Any], crew: Threads | _Pool, *, ahead: int, ordered: bool = True, return_exceptions: bool = False,
+           progress: Progress = None, total: int | None = None) -> Iterator[Any]:
+    """The results of the crew's work on the items of `source`, of which at most `ahead` are taken and not yet yielded."""
+    report, finish = reporter(progress, total)
     loop = _Loop(crew, ordered, report, total)
-    failure: Exception | None = None             # the input's own, raised after what it gave before
+    failure: Exception | None = None             # the input's own or the executor's, raised after what was begun before
     more = True
+    slow = False                                 # the input took its time over the last one
     early = True
     try:
         while True:
             # At least one is taken for one that is yielded, so that the workers never starve; and as many as may be,
             # unless the input is slow and something is ready.
-            first, waited = True, 0.0
+            first, waited, later = not slow, _INPUT if slow else 0.0, False
             while more and loop.outstanding < ahead and (first or waited < _INPUT or not loop.has_turn()):
                 first = False
                 began = monotonic()
                 try:
                     item = next(source)
+                    took = monotonic() - began
+                    slow = took > _INPUT
+                    waited += took
+                    if item is LATER:
+                        later = True
+                        break
+                    loop.take(item)
+                    del item
                 except StopIteration:
                     more = False
                 except Exception as e:           # raised below
                     failure = e
                     more = False
-                else:
-                    waited += monotonic() - began
-                    loop.take(item)
             if not loop.outstanding:
+                if later:
+                    continue
                 break
+            if later and not loop.has_turn():
+                continue
             task = loop.turn()
             error = task.error
             if error is None:
-                yield task.response
+                yield task.take()
+                del task
             elif return_exceptions and isinstance(error, Exception):
+                del task
                 yield error
+                del error
             else:
                 try:
                     raise error
@@ -307,7 +379,9 @@ def _loop(source: Iterator[Any], total: int | None, crew: _Threads | _Pool, ahea
         if failure is not None:
             raise failure
     finally:
-        crew.dismiss()
-        crew.end(early)
-        loop.drop()
-        finish()
+        try:
+            crew.dismiss()
+            crew.end(early)
+        finally:                                 # a second Ctrl-C may come while those are waited for
+            loop.drop()
+            finish()

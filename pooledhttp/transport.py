@@ -84,9 +84,14 @@ class Transport(Tripper):
     """
 
     _trusting: tuple[Any, Any, Any] = (None, None, None)         # of a subclass that does not call __init__, as `exchange` will say
+    options: dict[str, Any]                 # as given: what makes another one like it
+    travel_key: bytes | None                # of these options; see `interned`
 
     def __new__(cls, *args: object, **kwargs: object) -> Transport:
-        return super().__new__(cls)
+        self = super().__new__(cls)
+        self.options = kwargs
+        self.travel_key = None
+        return self
 
     def __init__(self, *, max_idle_conns: int = 200, max_idle_conns_per_host: int = 100, max_conns_per_host: int = 0,
                  idle_conn_timeout: float | None = 90.0, max_conn_lifetime: float | None = None, disable_keep_alives: bool = False,

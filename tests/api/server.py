@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,14 +22,15 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.release = threading.Event()              # lets /held answer
         self.held = threading.Semaphore(0)            # counts requests that /held has got
-
-
         self.idle = threading.Condition()
         self.open = 0                                 # connections
+        self.last: Any = None                         # the address of the one that was accepted last
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self.idle:
             self.open += 1
+            self.last = client_address
+            self.idle.notify_all()
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -42,6 +44,10 @@ class Server(ThreadingHTTPServer):
     def reset(self) -> None:
         """As new, for the next test: nothing held, every connection of the last one gone."""
         self.release.set()
+        with socket.create_connection(self.server_address, timeout=10) as fence:      # what came before it is accepted before it
+            mine = fence.getsockname()
+            with self.idle:
+                assert self.idle.wait_for(lambda: self.last == mine, 10), "the server accepts no more"
         with self.idle:
             assert self.idle.wait_for(lambda: self.open == 0, 10), "a connection was left open"
         self.release.clear()

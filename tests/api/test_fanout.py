@@ -1,20 +1,23 @@
 """map and as_completed: order, what is taken ahead, failures, and leaving early."""
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
-import sys
 import threading
 import time
-import types
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
-from pooledhttp import Cancelled, Client, InvalidURL, MockTransport, ReadError, Request, Response, StreamClosed
+from pooledhttp import Client, InvalidURL, MockTransport, ReadError, Request, Response, StreamClosed
+from pooledhttp.fanout import LATER, Threads, spread
+from pooledhttp.transport import Canceller
 
 from .server import Server, Spy
 
@@ -163,6 +166,50 @@ def test_a_slow_input_holds_up_little_of_what_is_ready() -> None:
     assert second.is_set()
 
 
+def test_a_slow_input_is_asked_after_what_is_ready_was_seen() -> None:
+    """The first is late, so that others are ready when it comes: all of them are yielded then, not one for each that is taken."""
+    behind = []
+    seen = 0
+    first = threading.Event()
+
+    def slow() -> Iterator[str]:
+        for i, url in enumerate(urls(24)):
+            behind.append(i - seen)
+            if i == 8:
+                first.set()
+            time.sleep(0.02)
+            yield url
+
+    def handler(request: Request) -> Response:
+        if request.url.path == "/0":
+            first.wait(10)
+        return Response(200)
+
+    for _ in mock(handler).map(slow(), workers=8):
+        seen += 1
+    assert behind[8] == 8
+    assert sorted(behind[12:])[6] <= 2, behind        # the one that is just being fetched
+
+
+def test_an_input_of_the_commands_may_say_later() -> None:
+    """What is ready is yielded, whatever the input does then."""
+    cancel = Canceller()
+    seen: list[int] = []
+
+    def source() -> Iterator[object]:
+        for i in range(5):
+            yield LATER
+            yield i
+            while len(seen) <= i:
+                time.sleep(0.001)
+                yield LATER
+        yield LATER
+
+    for result in spread(source(), Threads(str, cancel, 2), ahead=4):
+        seen.append(int(result))
+    assert seen == [0, 1, 2, 3, 4]
+
+
 def test_nothing_happens_before_it_is_asked_and_no_thread_stays() -> None:
     calls = []
     results = mock(lambda request: calls.append(1) or Response(200)).map(urls(5), workers=2)  # type: ignore[func-returns-value]
@@ -227,9 +274,23 @@ def test_the_inputs_own_failure_comes_after_what_it_gave(pool: dict[str, Any]) -
     assert seen == [0, 1, 2]
 
 
+def test_an_input_that_ends_badly_while_the_first_is_awaited(client: Client, spy: Spy, server: Server) -> None:
+    def interrupted() -> Iterator[str]:
+        yield from [server.url + "/held"] * 3
+        for _ in range(3):
+            assert server.held.acquire(timeout=10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(client.map(interrupted(), workers=3))
+    assert spy.stats().active == 0
+    assert mapping_threads() == []
+
+
 @pytest.mark.parametrize(("error", "given"), [
     (ValueError, {"workers": 0}), (ValueError, {"workers": True}), (ValueError, {"workers": "4"}), (TypeError, {"no_such": 1}),
-    (NotImplementedError, {"context": object()}), (TypeError, {"requests": "http://h/"}), (TypeError, {"requests": 5})])
+    (NotImplementedError, {"context": object()}), (TypeError, {"progress": 5}), (TypeError, {"progress": "yes"}),
+    (TypeError, {"requests": "http://h/"}), (TypeError, {"requests": 5})])
 def test_wrong_arguments_fail_at_once(error: type[Exception], given: dict[str, Any]) -> None:
     with pytest.raises(error):
         mock(failing).map(**{"requests": [], **given})
@@ -270,19 +331,86 @@ def test_breaking_out_of_the_loop_leaves_it(client: Client, spy: Spy, server: Se
     assert mapping_threads() == []
 
 
-def test_ctrl_c_while_waiting(client: Client, spy: Spy, server: Server) -> None:
+def test_ctrl_c_while_waiting(client: Client, spy: Spy, server: Server, pool: dict[str, Any]) -> None:
+    times = []
+
     def interrupt() -> None:
         for _ in range(4):
             assert server.held.acquire(timeout=10)
+        times.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        list(client.map([server.url + "/held"] * 20, workers=4))
-    thread.join()
+    for _ in range(3):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            list(client.map([server.url + "/held"] * 20, **pool))
+        times[-1] = time.monotonic() - times[-1]
+        thread.join()
+        assert spy.stats().active == 0
+        assert mapping_threads() == []
+    assert sorted(times)[1] < 0.1, times
+
+
+def test_an_exception_in_the_loops_body_leaves_it(client: Client, spy: Spy, server: Server, pool: dict[str, Any]) -> None:
+    """At once, also while the exception, and so the loop's frame, is kept."""
+    with pytest.raises(LookupError) as kept:
+        for _ in client.map([server.url + "/number/1", *[server.url + "/held"] * 8], **pool):
+            raise LookupError("the body's own")
     assert spy.stats().active == 0
     assert mapping_threads() == []
+    assert kept.value.__traceback__ is not None
+
+
+def test_an_iterator_that_is_dropped_leaves_it(client: Client, spy: Spy, server: Server, pool: dict[str, Any]) -> None:
+    results = client.map([server.url + "/number/1", *[server.url + "/held"] * 8], **pool)
+    next(results)
+    del results
+    assert spy.stats().active == 0
+    assert mapping_threads() == []
+
+
+def test_an_iterator_in_a_cycle_is_left_when_it_is_collected(client: Client, spy: Spy, server: Server) -> None:
+    class Holder:
+        me: Any
+        results: Any
+
+    holder = Holder()
+    holder.me, holder.results = holder, client.map([server.url + "/number/1", *[server.url + "/held"] * 8], workers=4)
+    next(holder.results)
+    del holder
+    gc.collect()
+    assert spy.stats().active == 0
+    assert mapping_threads() == []
+
+
+def test_a_response_that_was_handed_out_is_the_callers(pool: dict[str, Any]) -> None:
+    """The loop keeps none; and a worker that is late does not close, for the loop that was left, what the caller has got."""
+    for r in mock(lambda request: Response(200)).map(urls(20), **pool):
+        kept = weakref.ref(r)
+        del r
+        until = time.monotonic() + 10
+        while kept() is not None:                    # an executor's thread is about to let it go
+            assert time.monotonic() < until, gc.get_referrers(kept())
+            time.sleep(0.001)
+
+    late = threading.Event()
+
+    class Slow(SimpleQueue):  # type: ignore[type-arg]
+        def put(self, task: Any, block: bool = True, timeout: float | None = None) -> None:
+            super().put(task)
+            late.wait(10)                            # handed over, and the worker has not gone on yet
+
+    cancel = Canceller()
+    crew = Threads(lambda item: Response(200, content=iter([item])), cancel, 1)
+    crew.done = Slow()
+    results = spread(iter([b"x"]), crew, ahead=2)
+    response = next(results)
+    results.close()  # type: ignore[attr-defined]
+    late.set()
+    for thread in crew.threads:
+        thread.join(10)
+    assert response.read() == b"x"
 
 
 def test_a_failure_cancels_the_others(client: Client, spy: Spy, server: Server) -> None:
@@ -294,9 +422,13 @@ def test_a_failure_cancels_the_others(client: Client, spy: Spy, server: Server) 
 def test_streams_that_nobody_sees_are_closed(client: Client, spy: Spy, server: Server, pool: dict[str, Any]) -> None:
     results = client.map([server.url + "/bytes/100000"] * 12, stream=True, **pool)
     first = next(results)
+    until = time.monotonic() + 10
+    while spy.stats().active < 8:                       # the first, and seven that are ready
+        assert time.monotonic() < until, spy.stats()
+        time.sleep(0.002)
     assert len(first.read()) == 100000
     results.close()  # type: ignore[attr-defined]
-    assert spy.stats().active == 0                      # a stream that was left unread would also warn
+    assert (spy.stats().active, spy.stats().leaked) == (0, 0)
 
 
 def test_streams_that_are_read(client: Client, server: Server, pool: dict[str, Any]) -> None:
@@ -328,39 +460,6 @@ def test_one_that_does_not_obey_is_left_behind_and_closes_what_it_gets() -> None
         answered[0].read()
 
 
-# --- executors ---------------------------------------------------------------------------------------------------------------------
-
-
-def test_an_executor_that_cancels_is_seen() -> None:
-    hold, begun = threading.Event(), threading.Event()
-
-    def handler(request: Request) -> Response:
-        begun.set()
-        hold.wait(10)
-        return Response(200)
-
-    with ThreadPoolExecutor(1) as executor:
-        results = mock(handler).map(urls(3), executor=executor, workers=2, return_exceptions=True)
-
-        def shut() -> None:
-            begun.wait(10)
-            while executor._work_queue.qsize() < 2:
-                time.sleep(0.001)
-            executor.shutdown(wait=False, cancel_futures=True)
-            hold.set()
-
-        thread = threading.Thread(target=shut)
-        thread.start()
-        kinds = [type(r) for r in results]
-        thread.join()
-    assert kinds == [Response, Cancelled, Cancelled]
-
-
-def test_a_client_does_not_travel_to_processes_yet() -> None:
-    with ProcessPoolExecutor(1) as executor, pytest.raises(NotImplementedError, match="pickling"):
-        list(Client().map(["http://h/"], executor=executor))
-
-
 # --- progress ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -372,33 +471,42 @@ def test_progress_is_told_each_that_is_done(ordered: bool) -> None:
     told.clear()
     list(mock(failing).map(urls(2), progress=lambda *a: told.append(a)))
     assert told == [(1, None), (2, None)]
-    with pytest.raises(TypeError, match="progress"):
-        next(mock(failing).map(urls(2), progress=5))
+    told.clear()
+    list(mock(failing).map(urls(2), progress=False))
+    assert told == []
 
 
-class Bar:
-    """As much of tqdm as is used."""
+def test_an_input_may_say_how_much_it_will_give() -> None:
+    class Hinted:
+        def __init__(self, hint: int) -> None:
+            self.hint = hint
 
-    made: list[Bar]
+        def __iter__(self) -> Iterator[str]:
+            return urls(3)
 
-    def __init__(self, total: int | None, unit: str) -> None:
-        self.total, self.n, self.closed = total, 0, False
-        self.made.append(self)
+        def __length_hint__(self) -> int:
+            return self.hint
 
-    def update(self, more: int) -> None:
-        self.n += more
+    class Unasked(Hinted):
+        def __len__(self) -> int:
+            raise AssertionError("whoever wants no progress is not counted")
 
-    def close(self) -> None:
-        self.closed = True
+    told: list[tuple[int, int | None]] = []
+    for hint, totals in ((3, [3, 3, 3]), (2, [2, 2, None]), (9, [9, 9, 9])):
+        told.clear()
+        list(mock(failing).map(Hinted(hint), progress=lambda *a: told.append(a), workers=1))
+        assert told == list(zip((1, 2, 3), totals, strict=True))
+    told.clear()
+    list(mock(failing).map(iter(list(urls(3))), progress=lambda *a: told.append(a)))
+    assert told[-1] == (3, 3)
+    assert len(list(mock(failing).map(Unasked(3)))) == 3
 
 
-def test_progress_as_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("tqdm")
-    module.tqdm = Bar  # type: ignore[attr-defined]
-    monkeypatch.setattr(Bar, "made", [], raising=False)
-    monkeypatch.setitem(sys.modules, "tqdm", module)
-    list(mock(failing).map(list(urls(3)), progress=True))
-    assert [(bar.total, bar.n, bar.closed) for bar in Bar.made] == [(3, 3, True)]
-    monkeypatch.setitem(sys.modules, "tqdm", None)          # not installed
-    monkeypatch.setitem(sys.modules, "rich.progress", None)
-    assert len(list(mock(failing).map(urls(3), progress=True))) == 3
+def test_a_progress_that_raises_ends_the_loop(client: Client, spy: Spy, server: Server, pool: dict[str, Any]) -> None:
+    def progress(done: int, total: int | None) -> None:
+        raise LookupError(done)
+
+    with pytest.raises(LookupError, match="1"):
+        list(client.map([server.url + "/number/1", *[server.url + "/held"] * 8], progress=progress, return_exceptions=True, **pool))
+    assert spy.stats().active == 0
+    assert mapping_threads() == []

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 import time
@@ -14,9 +15,10 @@ import pytest
 import pooledhttp
 from pooledhttp import Client, Request, Timeout, errors
 from tests.interop.conftest import Web
+from tests.interop.crowd import WORKERS
 from tests.support.nginx import Nginx
 from tests.support.peer import Conn, Peer, respond
-from tests.support.processes import spawn_python
+from tests.support.processes import end, read_line, spawn_python
 from tests.support.pyserver import PyServer
 
 MakePeer = Callable[..., Peer]
@@ -229,6 +231,29 @@ def test_limits_hold_for_each(peer: MakePeer) -> None:
         got = list(client.map([server.url("/never")] * 4, workers=4, return_exceptions=True, timeout=Timeout(0.2, pool=0.1)))
         kinds = sorted(type(e).__name__ for e in got)
         assert kinds == ["DeadlineExceeded", "PoolTimeout", "PoolTimeout", "PoolTimeout"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_idle", [200, 20])
+def test_ten_thousand_over_fifty_hosts(max_idle: int) -> None:
+    """An endless input of URLs that never come again. Kept, the bodies alone would be 80 MiB."""
+    server = spawn_python("-m", "tests.interop.crowd", "serve", stdin=-1, stdout=-1)
+    try:
+        assert server.stdout is not None
+        port = read_line(server.stdout).decode().strip()
+        child = spawn_python("-m", "tests.interop.crowd", "fetch", port, "10000", "50", str(max_idle), stdout=-1)
+        out, _ = child.communicate(timeout=50)
+    finally:
+        end(server)
+    assert child.returncode == 0
+    saw = json.loads(out)
+    assert (saw["wrong"], saw["active"], saw["waiting"], saw["adds_up"]) == (0, 0, 0, True)
+    assert saw["ahead"] <= 2 * WORKERS
+    assert saw["idle"] <= max_idle + WORKERS                     # each worker may be giving one back
+    assert saw["open"] <= max_idle + 2 * WORKERS                 # and may have one in use
+    assert saw["hosts"] == 50
+    assert saw["risen"] < 8 << 20, saw
+    assert saw["seconds"] < 40, saw                              # 2 where nobody else is at work
 
 
 # --- the module's own ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The command `pooledhttp`, also `python -m pooledhttp`."""
