@@ -13,13 +13,13 @@ from tests.meta.sources import PACKAGE, ROOT, files, load_setup
 
 # The functions of a small exchange, which must be among those looked at.
 HOT: dict[str, set[str]] = {
-    "_core/runtime.pyx": {"buffer_take", "buffer_give", "wake_hold", "wake_drop", "wake_signal"},
+    "_core/runtime.pyx": {"buffer_take", "buffer_give", "wake_hold", "wake_drop", "wake_signal", "on_main"},
     "_proto/head.pyx": {"parse_head"},
     "_proto/chunked.pyx": {"chunked_feed"},
     "_net/eager.pyx": {"eager_begin", "eager_end", "eager_recv"},
     "_net/tcp.pyx": {"sock_recv", "sock_try_send", "sock_probe", "sock_wait", "recv_into", "try_send", "probe"},
     "_pool/core.pyx": {"pool_checkout", "pool_give", "pool_lock", "pool_unlock", "_take_locked", "_serve_locked", "_settle_locked"},
-    "_conn/h1.pyx": {"begin", "exchange", "fill", "head_done", "small_body", "read_chunked", "reuse_verdict", "verdict", "probe"},
+    "_conn/h1.pyx": {"begin", "exchange", "fill", "deaf", "head_done", "small_body", "read_chunked", "reuse_verdict", "verdict", "probe"},
     "_trip/trip.pyx": {"run", "attempt"},
 }
 START = re.compile(r"^(?P<indent>[ ]*)(?:cdef|cpdef)\b[^=(]*\b(?P<name>\w+)\(")
