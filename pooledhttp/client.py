@@ -35,7 +35,7 @@ _ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
-_LIVE = frozenset(("transport", "_exchange", "_lease", "_memo", "_private", "_timing"))      # what no pickle holds
+_LIVE = frozenset(("transport", "_exchange", "_lease", "_memo", "_private", "_timing", "_trust"))      # what no pickle holds
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -125,12 +125,14 @@ class Client:
         self._closed = False
         if transport is None:
             transport = Transport(**transport_options) if transport_options else default_transport()
+        self._trust_env = trust_env
         self._attach(transport)
 
     def _attach(self, transport: Any) -> None:
         self.transport = transport
-        # Read now, and not again; requests over one transport whose clients trust otherwise share no connection.
-        self._trust: str = transport.ca_environment() if trust_env and isinstance(transport, Transport) else ""
+        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise
+        # share no connection.
+        self._trust: str = transport.ca_environment() if self._trust_env and isinstance(transport, Transport) else ""
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self._exchange: Any = transport.exchange if own else None

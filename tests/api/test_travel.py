@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pooledhttp import Client, MockTransport, Request, Response, Timeout, Transport, default_client, default_transport, interned
+from pooledhttp import Client, ConnectError, MockTransport, Request, Response, Timeout, TLSError, Transport, default_client, default_transport, interned
 from pooledhttp.interned import _PARKED
 from tests.support.processes import spawn_python
 
@@ -44,6 +44,17 @@ def _none_is_kept() -> Iterator[None]:
     for key in list(interned._entries):
         interned._lease(key, None).close()  # type: ignore[union-attr]
     assert interned._entries == {}
+
+
+def test_the_environment_is_that_of_where_the_pickle_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(max_conns_per_host=3) as one, Client(max_conns_per_host=4, trust_env=False) as other:
+        kept, careless = pickle.dumps(one), pickle.dumps(other)
+        monkeypatch.setenv("SSL_CERT_FILE", "/elsewhere.pem")
+        with pickle.loads(kept) as two, pickle.loads(careless) as three:
+            with pytest.raises(TLSError, match="SSL_CERT_FILE"):
+                two.get("https://127.0.0.1:9/")
+            with pytest.raises(ConnectError):
+                three.get("https://127.0.0.1:9/")
 
 
 def test_the_whole_configuration_travels(server: Server) -> None:
