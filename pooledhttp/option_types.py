@@ -71,7 +71,7 @@ class TransportOptions(TypedDict, total=False):
     local_address: str | tuple[str, int] | None
     resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None
     dns_cache_ttl: float
-    happy_eyeballs_delay: float
+    happy_eyeballs_delay: float | None
     connect_filter: Callable[[str, int], bool] | None
     socket_options: Iterable[tuple[int, int, int | bytes]] | None
     tcp_keepalive: float | None
