@@ -121,7 +121,7 @@ class Run:
                     or min(row.idle, row.active, row.dialing, row.waiting, row.leaked) < 0):
                 self.ledger.complain("stats() does not add up", str(stats))
         for row in stats.hosts.values():
-            if row.open + row.dialing > self.options.limit:
+            if row.open > self.options.limit:
                 self.ledger.complain("stats() has more connections than the limit", str(stats))
         self.total["looks"] += 1
         return stats
@@ -176,7 +176,10 @@ class Run:
         """Never returns. Only this thread is here; nothing of the parent's is to be touched."""
         code = 1
         try:
-            faulthandler.dump_traceback_later(HANG / 2, exit=True)
+            # Not by dump_traceback_later: it would wait for the parent's watchdog.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGALRM, chain=True)
+            signal.setitimer(signal.ITIMER_REAL, HANG / 2)
             ledger, stats = self.ledger, self.client.transport.stats()
             for i in numbers:
                 ledger.outcome[i] = 0
@@ -225,7 +228,7 @@ class Run:
         threads = [threading.Thread(target=self.crew, args=(i, start), name=f"worker {i}") for i in range(o.threads)]
         monitor = threading.Thread(target=self.monitor, name="monitor")
         numbers = range(o.threads * o.requests, self.ledger.ids)
-        worker = Worker(self.client, self.urls, self.ledger, random.Random(f"{o.seed} {self.round} main"), lambda: self.hot)
+        worker = Worker(self.client, self.urls, self.ledger, random.Random(f"{o.seed} {self.round} main"), lambda: self.hot, (Rang,))
         main = Main(self, worker, numbers)
         previous = signal.signal(signal.SIGALRM, main.ring)
         for thread in (*threads, monitor):

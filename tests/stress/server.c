@@ -599,6 +599,7 @@ static ssize_t feed(struct conn *c, const char *p, size_t n)
 /* What `in` has. 0: the connection is gone. */
 static int process(struct conn *c, int slot)
 {
+again:
     if (!c->body) {
         char *end = memmem(c->in, c->used, "\r\n\r\n", 4);
         if (end == NULL && c->used < HEAD)
@@ -621,13 +622,15 @@ static int process(struct conn *c, int slot)
         }
     }
     ssize_t n = feed(c, c->in, c->used);
-    if (n < 0 || (c->whole && (size_t)n != c->used)) {          /* more than one request: nobody asked for that */
+    if (n >= 0) {
+        c->used -= (size_t)n;
+        memmove(c->in, c->in + n, c->used);
+    }
+    if (n < 0 || (c->whole && c->used && !c->sent)) {           /* nonsense, or a request before the last one was answered */
         note(c, K_violation, c->id, 1);
         drop(c);
         return 0;
     }
-    c->used -= (size_t)n;
-    memmove(c->in, c->in + n, c->used);
     if (c->seen >= c->kill_at) {
         if (c->kind == K_rst_upload)
             reset(c);
@@ -637,8 +640,13 @@ static int process(struct conn *c, int slot)
     }
     if (!c->whole)
         return 1;
-    if (c->sent)
-        return ended(c, slot);
+    if (c->sent) {                                              /* early; the next request may be here already */
+        if (!ended(c, slot))
+            return 0;
+        if (c->used)
+            goto again;
+        return 1;
+    }
     if (c->answering)
         return 1;
     compose(c);

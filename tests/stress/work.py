@@ -25,9 +25,12 @@ class Asked(NamedTuple):
 
 
 class Worker:
-    """`step(at, room)` makes some requests, numbered from `at`, at most `room`; how many. `hot` says the host that most of them go to, or -1."""
+    """`step(at, room)` makes some requests, numbered from `at`, at most `room`; how many. `hot` says the host that most of them go to, or -1;
+    `broken_off` is what a signal's handler raises."""
 
-    def __init__(self, client: Client, urls: list[str], ledger: Ledger, dice: random.Random, hot: Callable[[], int]) -> None:
+    def __init__(self, client: Client, urls: list[str], ledger: Ledger, dice: random.Random, hot: Callable[[], int],
+                 broken_off: tuple[type[BaseException], ...] = ()) -> None:
+        self.broken_off = broken_off
         self.client = client
         self.urls = urls
         self.ledger = ledger
@@ -46,6 +49,8 @@ class Worker:
         kind = self.dice.choices(self._kinds, self._weights)[0]
         try:
             return kind(at, room)
+        except self.broken_off:
+            raise
         except Exception:
             self.ledger.complain("an exception that is none of ours", f"{kind.__name__} {at}: {traceback.format_exc()}")
             return 1
