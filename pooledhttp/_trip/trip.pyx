@@ -425,7 +425,7 @@ cdef class Tripper:
                         # Asked here, where no handler of a signal runs: it may have raised at any step of `adopt`.
                         ticket = dial.ticket
                         if ticket is None or not ticket.taken:
-                            self.drop_dial(dial, x.host)
+                            self.drop_dial(dial, x)
                 except BaseException:
                     self.refuse(x, state)
                     raise
@@ -433,7 +433,7 @@ cdef class Tripper:
                     self.refuse(x, state)
                     raise gate.cancelled("connect", x.cancel.reason, None)
                 return self.took(x, x.waiter.slot)
-            self.drop_dial(dial, x.host)
+            self.drop_dial(dial, x)
             if state == W_CLOSED:
                 raise gate.cancelled("connect", "the transport was closed", None)
             raise gate.cancelled("connect", x.cancel.reason, None)
@@ -455,13 +455,13 @@ cdef class Tripper:
             st = self.attempt(x, False)
         return st
 
-    cdef object drop_dial(self, dial, Host home):
+    cdef object drop_dial(self, dial, Reply x):
         # Closed first: to the host it is a connection still.
         try:
             dial.abandon()
         finally:
             with nogil:
-                pool_dial_failed(self.pool, &home.h)
+                pool_dial_failed(self.pool, &x.host.h)
 
     cdef bint woken(self, Reply x):
         """While dialing: was something granted, or cancelled?"""
