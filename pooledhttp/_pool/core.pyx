@@ -237,10 +237,11 @@ cdef Slot* _pick_locked(PoolCore p, HostSlots* h, int64_t now, Slot** dead, Wake
 
 cdef int pool_checkout(PoolCore p, HostSlots* h, Holder* holder, Waiter* w, bint first, int64_t now, Slot** out, Slot** dead) noexcept nogil:
     cdef Slot* s
-    cdef int st
+    cdef int st, closing
     cdef Wakes wakes
     wakes.n = 0
     pool_lock(p)
+    closing = h.n_closing           # what this call retires its caller closes before it dials
     if p.closed and first:
         st = ST_CLOSED
     elif p.ended:
@@ -264,7 +265,7 @@ cdef int pool_checkout(PoolCore p, HostSlots* h, Holder* holder, Waiter* w, bint
             h.reuses += 1
             out[0] = s
             st = ST_OK
-        elif p.max_per_host > 0 and h.n_open + h.n_dialing + h.n_closing >= p.max_per_host:
+        elif p.max_per_host > 0 and h.n_open + h.n_dialing + closing >= p.max_per_host:
             st = ST_MORE
             if w != NULL:
                 w.dialing = 0

@@ -20,7 +20,7 @@ BEFORE = frozenset(("close_before", "rst_before", "rst_head", "rst_body", "close
 CAUSES = {
     "RemoteProtocolError": {"close_before", "close_head", "close_body", "garbage", "close_upload"},
     "ReadError": {"rst_before", "rst_head", "rst_body", "rst_upload", "close_upload"},
-    "WriteError": {"rst_upload", "close_upload"},
+    "WriteError": BEFORE,          # by the time the last piece is asked for, the server may have answered and gone
     "StaleConnectionError": BEFORE,
 }
 # TLS that ends without close_notify, every third time: nobody knows who cut it.
