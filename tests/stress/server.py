@@ -56,7 +56,8 @@ class Server:
         return f"{'https' if self.secure[host] else 'http'}://127.0.0.1:{self.ports[host]}"
 
     def ask(self, question: str) -> dict[str, Any]:
-        """`state`: what is accepted and open by host, and when a host had more connections than the limit (host, peak, since, until in ns). `round`: that, and a new round."""
+        """`state`: what is accepted and open by host, and when a host had more
+        connections than the limit (host, peak, since, until in ns). `round`: that, and a new round."""
         assert self._child.stdin is not None
         self._child.stdin.write(question.encode() + b"\n")
         self._child.stdin.flush()

@@ -222,6 +222,7 @@ class Worker:
                 elif isinstance(r, Exception):
                     raise r
                 else:
+                    assert r.request is not None
                     a = asked[str(r.request.url)]
                     with self.noting(a), r:
                         self.check(a, r, r.read() if streams else r.content)
