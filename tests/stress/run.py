@@ -208,6 +208,18 @@ class Run:
         finally:
             os._exit(code)
 
+    def warm(self) -> None:
+        """Some of everything, so that all is imported: importlib does not survive a signal's handler that raises in it, nor who waits for its lock."""
+        worker = Worker(self.client, self.urls, self.ledger, random.Random(self.options.seed), lambda: -1)
+        at, last = 0, min(400, self.ledger.ids)
+        while at < last:
+            at += worker.step(at, last - at)
+        self.total["leaks"] += worker.leaks
+        self.client.transport.close_idle_connections()
+        self._until(lambda: not any(self.server.ask("state")["open"]), "the server has connections after all was closed")
+        self.server.ask("round")
+        self.ledger.clear()
+
     # --- a round -----------------------------------------------------------------------------------------------------------
 
     def crew(self, i: int, start: threading.Barrier) -> None:
@@ -333,6 +345,7 @@ class Run:
         sys.unraisablehook = self._unraisable
         threading.excepthook = lambda failed: self.ledger.complain("a thread's end", repr(failed))
         leaks.warm()
+        self.warm()
         began = time.monotonic()
         while self.round == 0 or (time.monotonic() - began < o.minutes * 60 and not self.ledger.wrong):
             self.one_round()
