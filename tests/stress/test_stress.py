@@ -80,6 +80,8 @@ import pooledhttp, sys
 real, last = pooledhttp.Client.get, []
 def get(self, url, **options):
     r = real(self, url, **options)
+    if options:                 # streams, which hold their connections
+        return r
     last.append(r)
     return last.pop(0) if len(last) > 40 else r
 pooledhttp.Client.get = get
