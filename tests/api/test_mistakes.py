@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,9 @@ from pooledhttp import (
     URL,
     BasicAuth,
     BearerAuth,
+    Cancelled,
     Client,
+    DNSError,
     InvalidURL,
     LocalProtocolError,
     Request,
@@ -88,7 +91,22 @@ def test_a_file_that_is_not_there(option: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {option: path}
     with Client(**given) as client, pytest.raises(TLSError) as e:
         client.get("https://127.0.0.1:9/")
-    assert e.value.args == (f"cannot read {path!r}, which {option} names: No such file or directory",)
+    assert e.value.message == f"cannot read {path!r}, which {option} names: No such file or directory"
+
+
+def test_a_failure_says_of_which_request_without_its_secrets() -> None:
+    with Client(resolver=lambda host, port: []) as client, pytest.raises(DNSError) as e:
+        client.post("http://user:pw@h.test:81/a?token=t#f", content=b"x", headers={"A": "b"})
+    assert e.value.message == "cannot resolve 'h.test': no addresses"
+    told = e.value.message + " (POST http://h.test:81/a)"
+    again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(e.value))))
+    assert str(e.value) == str(again) == told and again.message == e.value.message
+
+
+@pytest.mark.parametrize("item", ["http://[/", 7, ("GET", "http://h/"), None])
+def test_what_is_no_request_is_left_out(item: object) -> None:
+    error = Cancelled("gone", request=item)
+    assert str(error) == error.message == "gone"
 
 
 def test_a_generator_that_has_not_begun_or_not_ended_is_a_body() -> None:
