@@ -17,7 +17,8 @@ from pooledhttp._core.compat cimport EBADF, c_close, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_give, buffer_take, on_main
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
 from pooledhttp._net.openssl cimport (
-    direct_drop, direct_error, direct_fed, direct_feed, direct_made, direct_more, direct_open, direct_peek, direct_read, direct_write,
+    direct_drop, direct_enter, direct_error, direct_fed, direct_feed, direct_leave, direct_made, direct_more, direct_open, direct_peek, direct_read,
+    direct_write,
 )
 from pooledhttp._net.records cimport records_follow
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
@@ -282,10 +283,12 @@ cdef class TlsStream(Stream):
     cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept nogil:
         """All of `buf` to the BIO, and what can be decrypted to `p`: its length, ST_AGAIN, ST_EOF or ST_TLS."""
         cdef ssize_t r
-        if self.direct.ssl != NULL:
-            return self.feed_direct(buf, fill, p, n)
+        if self.direct.ssl != NULL and direct_enter(&self.direct):
+            r = self.feed_direct(buf, fill, p, n)
+            direct_leave(&self.direct)
+            return r
         with gil:
-            r = self.feed_by_ssl(buf, fill, p, n)
+            r = self.feed_direct(buf, fill, p, n) if self.direct.ssl != NULL else self.feed_by_ssl(buf, fill, p, n)
         return r
 
     cdef ssize_t feed_direct(self, char* buf, size_t fill, char* p, size_t n) noexcept nogil:
@@ -327,10 +330,12 @@ cdef class TlsStream(Stream):
     cdef ssize_t pull(self, char* p, size_t n) noexcept nogil:
         """What can be decrypted without the socket, up to `n` bytes. Sets `ready` to what is left."""
         cdef ssize_t r
-        if self.direct.ssl != NULL:
-            return self.pull_direct(p, n)
+        if self.direct.ssl != NULL and direct_enter(&self.direct):
+            r = self.pull_direct(p, n)
+            direct_leave(&self.direct)
+            return r
         with gil:
-            r = self.pull_by_ssl(p, n)
+            r = self.pull_direct(p, n) if self.direct.ssl != NULL else self.pull_by_ssl(p, n)
         return r
 
     cdef ssize_t pull_direct(self, char* p, size_t n) noexcept nogil:
@@ -406,8 +411,14 @@ cdef class TlsStream(Stream):
     cdef int flush(self) noexcept nogil:
         cdef ssize_t r
         cdef size_t before = self.out_n
-        if self.direct.ssl != NULL:
-            return self.flush_direct()
+        if self.direct.ssl != NULL and self.out_n > 0:
+            if direct_enter(&self.direct):
+                r = self.flush_direct()
+                direct_leave(&self.direct)
+            else:
+                with gil:
+                    r = self.flush_direct()
+            return <int>r
         while self.out_n > 0:
             r = sock_try_send(self.fd, self.out_p, self.out_n, &self.err)
             if r == ST_AGAIN:
@@ -485,10 +496,12 @@ cdef class TlsStream(Stream):
 
     cdef ssize_t encrypt(self, const char* p, size_t n) noexcept nogil:
         cdef ssize_t r
-        if self.direct.ssl != NULL:
-            return self.encrypt_direct(p, n)
+        if self.direct.ssl != NULL and direct_enter(&self.direct):
+            r = self.encrypt_direct(p, n)
+            direct_leave(&self.direct)
+            return r
         with gil:
-            r = self.encrypt_by_ssl(p, n)
+            r = self.encrypt_direct(p, n) if self.direct.ssl != NULL else self.encrypt_by_ssl(p, n)
         return r
 
     cdef ssize_t encrypt_direct(self, const char* p, size_t n) noexcept nogil:

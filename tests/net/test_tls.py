@@ -20,6 +20,8 @@ from pooledhttp._net.tls import TlsStream
 from .conftest import Certificates, Peer, Tls, TlsPeer, lateness, reset, shake, tcp_pair
 from .test_tcp import both_ways
 
+pytestmark = pytest.mark.usefixtures("tls_mode")
+
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
