@@ -10,7 +10,7 @@ bytes with no sleep on its side and no wake-up on the server's. So a receive tha
   turns it off for the process, for a quarter of a second first, and for twice as long each time, up to a minute.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from pooledhttp._core.compat cimport EAGAIN, EINTR, MSG_DONTWAIT, c_recv, errno, ph_add_int, ph_now
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_IO
@@ -34,9 +34,9 @@ cdef int _waiting = 0
 # Written by any thread without a lock: a lost update costs one yield more, or one less.
 cdef int64_t _off_until = 0
 cdef int _off_steps = 0
-cdef int _tries = 0
-cdef int _hits = 0
-cdef int _offs = 0
+cdef uint64_t _tries = 0
+cdef uint64_t _hits = 0
+cdef uint64_t _offs = 0
 
 
 cdef int eager_begin() noexcept nogil:
@@ -52,6 +52,7 @@ cdef ssize_t eager_recv(int fd, char* p, size_t n, int threads, int* credit, int
     cdef int64_t before, now
     cdef ssize_t r = -1
     cdef bint late = False
+    cdef int steps = _off_steps     # looked at once: two threads that both count down must not come below 0
     if threads < THREADS:
         return ST_AGAIN
     if credit[0] < 0:
@@ -74,13 +75,13 @@ cdef ssize_t eager_recv(int fd, char* p, size_t n, int threads, int* credit, int
         return ST_IO
     if late:
         _offs += 1
-        _off_until = now + (<int64_t>OFF_MIN << _off_steps)
-        _off_steps = min(_off_steps + 1, OFF_STEPS)
+        _off_until = now + (<int64_t>OFF_MIN << steps)
+        _off_steps = min(steps + 1, OFF_STEPS)
     elif r >= 0:
         _hits += 1
         credit[0] = min(credit[0] + 1, CREDIT_MAX)
-        if _off_steps > 0 and now > _off_until + (<int64_t>OFF_MIN << _off_steps):
-            _off_steps -= 1
+        if steps > 0 and now > _off_until + (<int64_t>OFF_MIN << steps):
+            _off_steps = steps - 1
     else:
         credit[0] = credit[0] - COST if credit[0] >= COST else -PAUSE
     return r if r > 0 else ST_EOF if r == 0 else ST_AGAIN

@@ -150,6 +150,8 @@ cdef bint direct_open(object sslobj, Direct* d) except -1:
     if type(sslobj) is not ssl.SSLObject or type(inner) is not _inner_type:
         return False
     head = <ph_ssl_head*><PyObject*>inner
+    if getattr(inner.context, "_msg_callback", None) is not None:
+        return False                # what it raises, only `ssl` raises
     if head.Socket != NULL or head.ssl == NULL or head.ctx != <PyObject*>inner.context:
         return False
     if ph_SSL_get_ex_data(head.ssl, 0) != <void*>inner:
@@ -242,12 +244,17 @@ cdef object direct_error(Direct* d):
 
     cdef const char* said = ph_ERR_reason_error_string(d.err) if d.err else NULL
     words = said.decode("ascii", "replace") if said != NULL else "the TLS library failed without a reason"
-    reason = words.upper().replace(" ", "_").replace("-", "_") if said != NULL else None
+    reason = reason_of(words) if said != NULL else None
     error = ssl.SSLError(1, f"[SSL: {reason}] {words}" if reason else words)
     # Where `ssl` makes them it says so.
     error.library = "SSL"
     error.reason = reason
     return error
+
+
+def reason_of(str words) -> str:
+    """`ssl.SSLError.reason` for what OpenSSL says in words. Since 3.2 it says "ssl/tls alert" for the alerts that `ssl` names SSLV3_ALERT."""
+    return words.replace("ssl/tls alert", "sslv3 alert").upper().replace(" ", "_").replace("-", "_")
 
 
 def available() -> bool:

@@ -28,6 +28,8 @@ import os
 
 cdef enum:
     SEND_MAX = 65536          # plaintext accepted a call
+    OUT_MAX = 1048576         # ciphertext unsent, upload included (a SEND_MAX of it); more is only what the peer has TLS say
+    HELPINGS = 4              # buffers that an idle connection may have sent
     FEED = 20480              # ciphertext fed to the BIO at once: it keeps what it grew to for as long as the connection lives
 
 # Of the `ssl` module, which is imported with the first TlsStream.
@@ -251,11 +253,15 @@ cdef class TlsStream(Stream):
             r = self.feed(buf, fill, p, n)
             if self.out_n > 0:
                 self.flush()
-            if r != ST_AGAIN:
+            if r == ST_AGAIN and self.out_n > OUT_MAX:
+                with gil:
+                    r = self.fail(SSLError(1, "the peer has TLS answer it without end, and reads no answer"))
+            # Tickets and the like without end must hold nobody: not past the deadline, nor where none is given.
+            if r != ST_AGAIN or not block:
                 return r
             fill = 0
-            if block and remaining(deadline) == 0:
-                return ST_TIMEOUT        # tickets without end must not hold us past the deadline
+            if remaining(deadline) == 0:
+                return ST_TIMEOUT
 
     cdef int cut_off(self, int status) noexcept:
         # The socket ended without close_notify: whatever was read until its end may lack the rest.
@@ -581,23 +587,26 @@ cdef class TlsStream(Stream):
     cdef int probe(self) noexcept nogil:
         cdef char plain[64]
         cdef ssize_t r
+        cdef int i
         if self.ended or self.send_err:
             return ST_EOF
         if self.ready:
             r = self.pull(plain, sizeof(plain))
             if r != ST_AGAIN:
                 return ST_PROTO if r > 0 else ST_EOF
-        r = sock_probe(self.fd)
-        if r == ST_PROTO:
+        for i in range(HELPINGS):
+            r = sock_probe(self.fd)
+            if r == ST_OK:
+                # The start of a record may be that of an answer to nothing: it is not worth the risk.
+                return ST_OK if self.records.partial == 0 else ST_PROTO
+            if r != ST_PROTO:
+                return <int>r
             r = self.receive(plain, sizeof(plain), False, 0, NULL)
             if r > 0:
                 return ST_PROTO
             if r != ST_AGAIN:
                 return ST_EOF
-        elif r != ST_OK:
-            return <int>r
-        # The start of a record may be that of an answer to nothing: it is not worth the risk.
-        return ST_OK if self.records.partial == 0 else ST_PROTO
+        return ST_PROTO                  # it does not stop talking
 
     cdef void close(self, bint graceful) noexcept nogil:
         cdef int fd = self.fd

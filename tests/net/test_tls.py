@@ -1,6 +1,7 @@
 """The TLS stream: bytes, deadlines, ends, the idle connection, and what the peer may say besides data."""
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -359,6 +360,33 @@ def test_records_without_data_do_not_hold_a_receive_past_its_deadline(counted: t
     with pytest.raises(TimeoutError):
         testing.recv(stream, 1, 0.0)
     assert testing.wait(stream, "r", 0.1) == "r"      # one helping was read, not all that came
+
+
+def test_records_without_data_do_not_hold_a_probe(counted: tuple[TlsStream, TlsPeer, Counting]) -> None:
+    stream, peer, counting = counted
+    counting.raise_next = ssl.SSLWantReadError()
+    peer.sock.settimeout(5)
+    peer.sock.sendall(b"".join(peer.cipher(bytes(16000)) for _ in range(40)))
+    assert testing.probe(stream) == "proto"           # it was read for a while, not to its end
+    counting.raise_next = None
+
+
+def test_a_peer_that_has_tls_answer_and_reads_nothing(counted: tuple[TlsStream, TlsPeer, Counting]) -> None:
+    stream, peer, counting = counted
+    counting.raise_next = ssl.SSLWantReadError()
+
+    def updates() -> None:
+        with contextlib.suppress(OSError):            # it closes
+            while True:
+                peer.sock.sendall(wire)
+
+    wire = peer.cipher(b"as for key updates")
+    with Peer(updates):
+        with pytest.raises(ssl.SSLError, match="without end"):
+            for _ in range(1000):
+                counting.says = bytes(200_000)
+                assert testing.try_recv(stream, 100) is None
+        stream.abandon()
 
 
 def test_receiving_while_bytes_are_unsent(certs: Certificates) -> None:
