@@ -1,4 +1,5 @@
 """A whole pool: its hosts by key, its closing, its statistics, and the janitor's step. Under the same lock as core.pyx, by the same rules."""
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
@@ -466,23 +467,40 @@ cdef class Pool(PoolCore):
         return n
 
     def stats(self) -> PoolStats:
-        """Counts now; each host's row is one moment's."""
+        """Counts now, all of one moment: a connection that goes from host to host is never counted twice."""
         cdef Host host
-        cdef HostSlots copy
+        cdef HostSlots** at
+        cdef HostSlots* copies = NULL
+        cdef int i, n = 0
+        cdef bytearray places, room
         total = PoolStats()
         with self.hosts_lock:
-            for host in list(self.hosts.values()):
-                with nogil:
-                    pool_lock(self)
-                    copy = host.h
-                    pool_unlock(self)
-                row = _as_stats(&copy, HostStats())
-                total.hosts[host.key] = row
-                total._add(row)
-            if self.folded.requests or self.folded.dials:
-                row = _as_stats(&self.folded, HostStats())
-                total.hosts["(others)"] = row
-                total._add(row)
+            hosts = list(self.hosts.values())
+            n = len(hosts)
+            places = bytearray((n + 1) * sizeof(HostSlots*))
+            room = bytearray((n + 1) * sizeof(HostSlots))         # written to once already: no page is missing under the lock
+            at = <HostSlots**>PyByteArray_AS_STRING(places)
+            copies = <HostSlots*>PyByteArray_AS_STRING(room)
+            for i in range(n):
+                host = hosts[i]
+                at[i] = &host.h
+            at[n] = &self.folded
+            with nogil:
+                pool_lock(self)
+                for i in range(n + 1):
+                    copies[i] = at[i][0]
+                pool_unlock(self)
+        for i in range(n):
+            if copies[i].folded:          # by a visitor, after the list was made
+                continue
+            host = hosts[i]
+            row = _as_stats(&copies[i], HostStats())
+            total.hosts[host.key] = row
+            total._add(row)
+        if copies[n].requests or copies[n].dials:
+            row = _as_stats(&copies[n], HostStats())
+            total.hosts["(others)"] = row
+            total._add(row)
         return total
 
 
