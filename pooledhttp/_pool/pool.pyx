@@ -3,12 +3,13 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
-from pooledhttp._core.compat cimport POLLIN, ph_gil_releases, ph_now, ph_poll, pollfd, pthread_mutex_init
+from pooledhttp._core.compat cimport POLLIN, ph_add_int, ph_gil_releases, ph_now, ph_poll, pollfd, pthread_mutex_init
 from pooledhttp._core.poolable cimport SL_ACTIVE, SL_CLAIMED, SL_CURSOR, SL_DEAD, SL_IDLE, Holder, Poolable, Slot
 from pooledhttp._core.status cimport RE_COUNT, RE_FORKED, RE_SERVER_CLOSED, RE_SHUTDOWN, ST_OK
 from pooledhttp._pool.core cimport (
     BATCH, W_CLOSED, W_OUT, Host, HostSlots, PoolCore, Waiter, Wakes, _condemn_locked, _expired_locked, _notify, _retire_locked, _serve_locked, _tell,
-    _trim_locked, bury, count_open, must_hold, must_not_hold, pool_lock, pool_unlock, reap, wake_all,
+    _trim_locked, bury, count_open, must_hold, must_not_hold, pool_lock, pool_unlock, reap, slot_release,
+    wake_all,
 )
 from pooledhttp._pool.lists cimport _lru_before, _lru_push, _lru_remove, _reoffer, _unqueue
 
@@ -71,6 +72,7 @@ cdef Slot* _claim_locked(PoolCore p, pollfd* fds, int n) noexcept nogil:
                 p.n_idle -= 1
                 h.n_active += 1
                 s.state = SL_CLAIMED
+                ph_add_int(&s.refs, 1)      # a child forked meanwhile must not free what is half-way through something
                 s.dead_next = claimed
                 claimed = s
         s = s.lru_next
@@ -108,6 +110,7 @@ cdef void _judge(PoolCore p, Slot* claimed, int64_t now, Slot** dead) noexcept n
             _trim_locked(p, h, dead, &wakes)
         pool_unlock(p)
         _notify(p, h, &wakes)
+        slot_release(s)
 
 
 cdef int pool_sweep(PoolCore p, int64_t now, Slot** dead) noexcept nogil:
