@@ -480,6 +480,8 @@ cdef class TlsStream(Stream):
         r = self.flush()
         if r != ST_OK:
             return r
+        if self.ended == ST_TLS and not self.truncated:
+            return ST_TLS                # as `exc` says; OpenSSL would only say that it failed before
         if n == 0:
             return 0
         if self.write_reads:

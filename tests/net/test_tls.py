@@ -536,6 +536,15 @@ def test_junk_instead_of_a_record_is_an_error_at_once(tls: Tls, junk: bytes) -> 
         testing.recv(tls.stream, 100, 1.0)
 
 
+def test_what_broke_tls_is_said_to_who_sends_as_well(tls: Tls) -> None:
+    tls.peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ssl.SSLError, match="(?i)wrong version number") as first:
+        testing.recv(tls.stream, 100, 1.0)
+    with pytest.raises(ssl.SSLError) as second:
+        testing.send(tls.stream, b"more", 1.0)
+    assert second.value is first.value
+
+
 def test_graceful_close_says_goodbye(tls: Tls) -> None:
     assert testing.probe(tls.stream) == "ok"              # reads the tickets: unread bytes would make the close a reset
     testing.close(tls.stream, True)
