@@ -16,7 +16,7 @@ from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
 from pooledhttp._core import runtime
 from pooledhttp._core.limits import Limits
-from pooledhttp._net import eager
+from pooledhttp._net import eager, openssl
 from pooledhttp._pool import pool as _pool
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._pool.stats import PoolStats
@@ -329,6 +329,7 @@ def _after_fork_in_child() -> None:
     _default_lock = threading.RLock()
     runtime.forget_threads()
     eager.reset()
+    openssl.reset_after_fork()
     janitor.reset_after_fork()
     for name in ("tlsconfig", "helpers"):
         module = sys.modules.get(f"pooledhttp._net.{name}")

@@ -11,7 +11,7 @@ bytes with no sleep on its side and no wake-up on the server's. So a receive tha
   a while, doubled each time; otherwise all yield for a second, and then it is measured again.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from pooledhttp._core.compat cimport EAGAIN, EINTR, MSG_DONTWAIT, c_recv, errno, ph_add_int, ph_add_long, ph_now
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_IO
@@ -47,9 +47,9 @@ cdef int _judging = 0
 cdef int64_t _until = 0
 cdef int64_t _slept_ns = 0, _slept_n = 0          # of the last reference
 cdef int64_t _asked_ns = 0, _asked_n = 0          # of this trial, or this ON
-cdef int _tries = 0
-cdef int _hits = 0
-cdef int _offs = 0
+cdef uint64_t _tries = 0
+cdef uint64_t _hits = 0
+cdef uint64_t _offs = 0
 
 
 cdef int eager_begin(int* credit, int64_t* began) noexcept nogil:
@@ -88,7 +88,7 @@ cdef void _judge(int64_t now) noexcept nogil:
         _phase = REFERENCE
         _slept_ns = _slept_n = 0
         _until = now + MEASURE
-    elif _asked_n >= SAMPLES and _asked_ns // _asked_n > WORSE * (_slept_ns // _slept_n) + GRACE:
+    elif _asked_n >= SAMPLES and _slept_n > 0 and _asked_ns // _asked_n > WORSE * (_slept_ns // _slept_n) + GRACE:
         _phase = OFF
         _offs += 1
         _until = now + (<int64_t>OFF_MIN << _steps)

@@ -26,7 +26,7 @@ SYSTEM = "system"
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How to speak TLS with a server. Make it with `settings`; where `verify`, `cert`, `password` and `alpn` are equal, the context is one.
+    """How to speak TLS with a server. Make it with `settings`; where all but `fingerprint` is equal, the context is one.
 
     `verify`: True (certifi), False, "system" (truststore), paths of a CA file and of a CA directory (either may be ""), or the user's
     own context. `cert`: paths of the client's certificate chain and key ("" where the key is in the same file). `fingerprint`: the
@@ -251,7 +251,7 @@ def _stamp(wanted: TlsSettings) -> Stamp:
                 found.append(_seen(path))
         named = wanted.named[1] or option
         # A directory's own mtime says that a name came or went, not that a file in it was written over.
-        for path in filter(None, folder.split(os.pathsep)):
+        for path in _folders(folder, variable):
             found.append(_seen(path))
             for entry in sorted(os.listdir(path)):
                 with contextlib.suppress(FileNotFoundError):      # a dangling link
@@ -271,7 +271,7 @@ def _seen(path: str) -> tuple[int, int, int]:
 
 
 def _kept_context(wanted: TlsSettings) -> ssl.SSLContext:
-    key = wanted.verify, wanted.cert, wanted.password, wanted.alpn
+    key = wanted.verify, wanted.named, wanted.cert, wanted.password, wanted.alpn
     kept = _kept.get(key)
     if kept is None:
         if len(_kept) >= KEPT_MAX:
@@ -350,9 +350,8 @@ def _trusting_system() -> ssl.SSLContext:
 def _with_authorities(file: str, folder: str, of_file: str, of_folder: str) -> ssl.SSLContext:
     context = None
     parts: list[tuple[str | None, str | None, str]] = [(file, None, of_file)] if file else []
-    for path in folder.split(os.pathsep):
-        if path:
-            parts += [(*part, of_folder) for part in _in_folder(path)]
+    for path in _folders(folder, of_folder):
+        parts += [(*part, of_folder) for part in _in_folder(path)]
     for part in parts:
         if context is None:
             context = _trusting(*part)
@@ -361,6 +360,11 @@ def _with_authorities(file: str, folder: str, of_file: str, of_folder: str) -> s
     if context is None:
         raise errors.TLSError(f"no CA certificates in {folder!r}{_of(of_folder)}", phase="tls")
     return context
+
+
+def _folders(folder: str, variable: str) -> list[str]:
+    """SSL_CERT_DIR is a list of directories, as OpenSSL reads it; all else names one, whatever characters it has."""
+    return [path for path in (folder.split(os.pathsep) if variable == CA_VARIABLES[1] else [folder]) if path]
 
 
 def _in_folder(path: str) -> list[tuple[str | None, str | None]]:
