@@ -1,8 +1,9 @@
 """TLS over a socket as a Stream: the standard `ssl` module over two memory BIOs, on our own socket loop.
 
-Sockets, deadlines and wake-ups stay ours; `ssl` only turns bytes into bytes. The GIL is taken for its short calls and for nothing
-else: one write and one `outgoing.read` to send, one `incoming.write` and one read to receive a small answer, with no exception raised.
-A receive waits until a whole record is there before it takes the GIL.
+Sockets, deadlines and wake-ups stay ours; TLS only turns bytes into bytes. Once the handshake is done that is OpenSSL's own work, called without
+the GIL (openssl.pyx, the `..._direct` methods). Where that is not to be had, it is `ssl`'s (`..._by_ssl`), and the GIL is taken for its short calls
+and for nothing else: one write and one `outgoing.read` to send, one `incoming.write` and one read to receive a small answer, with no exception raised.
+A receive waits until a whole record is there before either is called.
 
 The peer's end counts as clean only by its close_notify (RFC 8446 section 6.1). `incoming` is never told of the socket's end, since
 CPython's contexts make OpenSSL take a bare end for a close_notify (SSL_OP_IGNORE_UNEXPECTED_EOF).
@@ -589,14 +590,13 @@ cdef class TlsStream(Stream):
     cdef int probe(self) noexcept nogil:
         cdef char plain[64]
         cdef ssize_t r
-        cdef int i
         if self.ended or self.send_err:
             return ST_EOF
         if self.ready:
             r = self.pull(plain, sizeof(plain))
             if r != ST_AGAIN:
                 return ST_PROTO if r > 0 else ST_EOF
-        for i in range(HELPINGS):
+        for _ in range(HELPINGS):
             r = sock_probe(self.fd)
             if r == ST_OK:
                 # The start of a record may be that of an answer to nothing: it is not worth the risk.
