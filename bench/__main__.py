@@ -24,7 +24,7 @@ from bench.servers import Servers
 
 CLIENTS = [OURS, LIMIT, GO, *(name for name in peers.PEERS if name != OURS)]
 QUICK = [OURS, LIMIT, "pyreqwest", "pycurl", "urllib3"]
-START = 1.6              # seconds that a client's process takes to be ready, about; half of it on a quiet machine
+START = 1.2              # seconds that a client's process takes to be ready, about
 NAMES = [*BY_NAME, *PROBES]
 
 

@@ -28,7 +28,7 @@ def figures(data: Data) -> str:
     parts = [f"{machine['python']}, Linux {machine['kernel']}, {machine['cores']} cores ({machine['cpu']}); {data['rounds']} rounds of {data['seconds']:g} s; "
              + ", ".join(f"{name} {version}" for name, version in data["versions"].items()) + "."]
     if data["scenarios"]:
-        parts += ["### Rates and times", "Requests a second (`busy`, `latency-16`: milliseconds a request), and in brackets how many times as fast pooledhttp is.",
+        parts += ["### Rates and times", "Requests a second (`busy`, `latency-16`: milliseconds a request); in brackets, how many times as fast pooledhttp is.",
                   rates(data)]
     noisy = [f"`{s['name']}` ({s['others']:.0%})" for s in data["scenarios"] if s["others"] > 0.1]
     if noisy:

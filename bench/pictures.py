@@ -13,8 +13,8 @@ Data = dict[str, Any]
 
 # Our own stands out; the others can be told apart by mark too.
 STYLES = {OURS: ("#d62728", "o"), LIMIT: ("#9a9a9a", ""), GO: ("#00a0c8", "s"), "pyreqwest": ("#2a9d5c", "^"), "pycurl": ("#1f5fa8", "v"),
-          "httpr": ("#8ac926", "<"), "primp": ("#c08a00", ">"), "urllib3": ("#7b3fb0", "D"), "http.client": ("#4a4a4a", "P"), "requests": ("#e377c2", "X"), "httpx": ("#8c564b", "p"),
-          "niquests": ("#e8743b", "h")}
+          "httpr": ("#8ac926", "<"), "primp": ("#c08a00", ">"), "urllib3": ("#7b3fb0", "D"), "http.client": ("#4a4a4a", "P"),
+          "requests": ("#e377c2", "X"), "httpx": ("#8c564b", "p"), "niquests": ("#e8743b", "h")}
 OTHER = ("#000000", ".")
 FOOT = "same nginx, same machine, one run; medians of rounds in turn"
 
@@ -89,8 +89,9 @@ def throughput(axes: Any, data: Data) -> bool:
     axes.set_xscale("log", base=2)
     axes.set_xticks(THREADS, [str(n) for n in THREADS])
     axes.set(xlabel="threads that share the client", ylabel="thousand requests a second", title="1 KiB GET by threads (more is better)")
+    drawn = _by_x(axes, points)
     axes.set_ylim(bottom=0)
-    return _by_x(axes, points)
+    return drawn
 
 
 def latency(axes: Any, data: Data) -> bool:

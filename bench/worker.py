@@ -29,7 +29,7 @@ class WrongAnswer(Exception):
 def percentiles(seconds: list[float]) -> dict[str, float]:
     """Milliseconds by per cent, each the time of a request (nearest rank)."""
     ordered, n = sorted(seconds), len(seconds)
-    return {f"{p:g}": ordered[max(0, math.ceil(p / 100 * n) - 1)] * 1000 for p in PERCENTILES}
+    return {f"{p:g}": ordered[max(0, math.ceil(p * n / 100 - 1e-6) - 1)] * 1000 for p in PERCENTILES}
 
 
 class Load:

@@ -158,7 +158,7 @@ func round(client *http.Client, t *task, seconds float64) (*sample, error) {
 		sort.Float64s(all)
 		s.Percentiles = map[string]float64{}
 		for _, p := range []float64{50, 75, 90, 95, 99, 99.9, 100} {
-			s.Percentiles[strconv.FormatFloat(p, 'g', -1, 64)] = all[max(0, int(math.Ceil(p/100*float64(len(all))))-1)]
+			s.Percentiles[strconv.FormatFloat(p, 'g', -1, 64)] = all[max(0, int(math.Ceil(p*float64(len(all))/100-1e-6))-1)]
 		}
 		median := s.Percentiles["50"]
 		s.Median = &median
