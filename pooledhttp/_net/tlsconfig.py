@@ -112,7 +112,7 @@ def settings(verify: Any = True, cert: Any = None, fingerprint: str | None = Non
             raise ValueError(f"verify is no path of a CA file or directory: {path!r}")
         chosen = ("", path) if os.path.isdir(path) else (path, "")
     else:
-        raise TypeError(f"verify must be True, False, a path or an ssl.SSLContext, not {type(verify).__name__}")
+        raise TypeError(f'verify must be True, False, "system", a path or an ssl.SSLContext, not {type(verify).__name__}')
     pin = None if fingerprint is None else _pin(fingerprint)
     if cert is None:
         return TlsSettings(chosen, fingerprint=pin)
@@ -122,7 +122,8 @@ def settings(verify: Any = True, cert: Any = None, fingerprint: str | None = Non
     if isinstance(cert, (str, os.PathLike)):
         cert = (cert,)
     if not isinstance(cert, tuple) or not 1 <= len(cert) <= 3:
-        raise TypeError("cert must be a path, (cert, key) or (cert, key, password)")
+        what = f"{len(cert)} values" if isinstance(cert, tuple) else type(cert).__name__
+        raise TypeError(f"cert must be a path, (cert, key) or (cert, key, password), not {what}")
     if len(cert) == 3:
         password = bytes(cert[2]) if isinstance(cert[2], bytearray) else cert[2]
         if password is not None and not isinstance(password, (str, bytes)) and not callable(password):
@@ -239,15 +240,16 @@ def _stamp(wanted: TlsSettings) -> Stamp:
         for path in ssl.get_default_verify_paths()[:2]:
             if path:
                 found.append((path, *_seen(path)))
-    variable = wanted.named[0]
+    option = "verify" if isinstance(wanted.verify, tuple) else ""
+    named = wanted.named[0] or option
     try:
         if file:
             found.append(_seen(file))
-        variable = ""
+        named = "cert"
         for path in wanted.cert or ():
             if path:
                 found.append(_seen(path))
-        variable = wanted.named[1]
+        named = wanted.named[1] or option
         # A directory's own mtime says that a name came or went, not that a file in it was written over.
         for path in filter(None, folder.split(os.pathsep)):
             found.append(_seen(path))
@@ -255,12 +257,12 @@ def _stamp(wanted: TlsSettings) -> Stamp:
                 with contextlib.suppress(FileNotFoundError):      # a dangling link
                     found.append(_seen(os.path.join(path, entry)))
     except OSError as exc:
-        raise errors.TLSError(f"cannot read {exc.filename!r}{_of(variable)}: {exc.strerror}", phase="tls") from exc
+        raise errors.TLSError(f"cannot read {exc.filename!r}{_of(named)}: {exc.strerror}", phase="tls") from exc
     return tuple(found)
 
 
-def _of(variable: str) -> str:
-    return f", which {variable} names" if variable else ""
+def _of(named: str) -> str:
+    return f", which {named} names" if named else ""
 
 
 def _seen(path: str) -> tuple[int, int, int]:
