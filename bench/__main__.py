@@ -116,6 +116,8 @@ def measure(opts: argparse.Namespace, servers: Servers) -> dict[str, Any]:
         save()
     print("\n" + report.versions([*tables, *results]))
     if not opts.variants:
+        if tables:
+            print("\n" + report.summary(tables))
         print("\n" + report.goals([*tables, *results]))
     return save()
 

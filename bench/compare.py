@@ -26,6 +26,11 @@ class Spread:
     def of(cls, figures: Sequence[float]) -> Spread:
         return cls(statistics.median(figures), min(figures), max(figures))
 
+    @property
+    def share(self) -> float:
+        """Half the distance from the lowest to the highest, as a share of the median."""
+        return (self.high - self.low) / 2 / self.median if self.median else 0.0
+
 
 @dataclass
 class Outcome:

@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from bench.compare import Spread
 from bench.processes import ROOT
 from bench.scenarios import LIMIT, OURS
 
@@ -28,7 +29,8 @@ def figures(data: Data) -> str:
     parts = [f"{machine['python']}, Linux {machine['kernel']}, {machine['cores']} cores ({machine['cpu']}); {data['rounds']} rounds of {data['seconds']:g} s; "
              + ", ".join(f"{name} {version}" for name, version in data["versions"].items()) + "."]
     if data["scenarios"]:
-        parts += ["### Rates and times", "Requests a second (`busy`, `latency-16`: milliseconds a request); in brackets, how many times as fast pooledhttp is.",
+        parts += ["### Rates and times", "Requests a second (`busy`, `latency-16`: milliseconds a request); in brackets, how many times as fast pooledhttp is, "
+                  "± half the distance between the rounds furthest apart.",
                   rates(data)]
     noisy = [f"`{s['name']}` ({s['others']:.0%})" for s in data["scenarios"] if s["others"] > 0.1]
     if noisy:
@@ -68,8 +70,8 @@ def rates(data: Data) -> str:
             if one is None or one["error"] or not one["figures"]:
                 row.append("–" if one is None else "failed")
                 continue
-            ratio = f" ({statistics.median(one['ours_over_it']):.2f} x)" if name != OURS and one["ours_over_it"] else ""
-            row.append(number(statistics.median(one["figures"])) + ratio)
+            ratio = Spread.of(one["ours_over_it"]) if name != OURS and one["ours_over_it"] else None
+            row.append(number(statistics.median(one["figures"])) + (f" ({ratio.median:.2f} x ±{ratio.share:.0%})" if ratio else ""))
         rows.append(row)
     return table(rows)
 

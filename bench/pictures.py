@@ -147,14 +147,21 @@ def _by_size(data: Data, prefix: str) -> dict[str, list[tuple[float, float]]]:
 
 def memory(axes: Any, data: Data) -> bool:
     points = {client: [(x, kib / 1024) for x, kib in line if kib > 0] for client, line in _by_size(data, "kib_").items()}
-    axes.set_xscale("log")
+    _sizes(axes, (100, 1000, 10000))
     axes.set_yscale("log")
+    axes.set_yticks(ticks := [0.1, 1, 10, 100, 1000], [f"{n:,}" for n in ticks])
+    axes.minorticks_off()
     axes.set(xlabel="idle connections, each to another host", ylabel="MiB resident (logarithmic)", title="Memory by idle connections (less is better)")
     return _by_x(axes, points)
 
 
-def pool(axes: Any, data: Data) -> bool:
+def _sizes(axes: Any, sizes: tuple[int, ...]) -> None:
     axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+
+
+def pool(axes: Any, data: Data) -> bool:
+    _sizes(axes, (1, 100, 1000, 10000))
     axes.set_yscale("log")
     axes.set_yticks(ticks := [30, 50, 100, 200, 500, 1000, 2000, 5000, 10000], [f"{n:,}" for n in ticks])
     axes.minorticks_off()

@@ -50,6 +50,18 @@ def table(data: Table) -> str:
     return "\n".join(lines)
 
 
+def summary(tables: Sequence[Table]) -> str:
+    """One table of all scenarios: how many times as fast as each we are, and how far the rounds lie apart."""
+    names = [name for name in dict.fromkeys(name for data in tables for name in data.outcomes) if name != OURS]
+    rows = [["", *names]]
+    for data in tables:
+        spreads = [Spread.of(ratios) if (ratios := data.ratios(name)) else None for name in names]
+        rows.append([data.scenario.name, *("-" if s is None else f"{s.median:.2f} +-{s.share:.0%}" for s in spreads)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(names) + 1)]
+    lines = ["  ".join([f"  {row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+    return "\n".join([f"{OURS} is so many times as fast as (+- half the distance between the rounds furthest apart)", *lines])
+
+
 def probed(result: Result) -> str:
     """The table of a probe: medians."""
     columns = result.probe.columns

@@ -130,6 +130,7 @@ def test_ratios_are_made_round_by_round_then_their_median() -> None:
     text = report.goals([table])
     assert "pooledhttp >= 3.0 x peer: 2.00 x: MISSED by 33%" in text
     assert "not judged" in text
+    assert report.summary([table]).splitlines()[1:] == ["           peer  wrk", "  x  2.00 +-38%    -"]
 
 
 @pytest.mark.parametrize(("median", "verdict"), [(9.0, "reached by 0%"), (4.5, "reached by 50%"), (18.0, "MISSED by 100%")])

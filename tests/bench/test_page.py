@@ -48,8 +48,8 @@ def test_the_marked_place_is_written_anew_and_nothing_else(tmp_path: Path, data:
     assert once.startswith("before\n") and once.endswith("\nafter\n") and "old figures" not in once
     document.rewrite(page, data)
     assert page.read_text() == once
-    assert "| `tls-1` | 1,000 | 2,000 (0.50 x) | 2,000 (0.50 x) | failed |" in once
-    assert "| `busy` | 7.00 | 3.00 (0.43 x) | 9.00 (1.29 x) | failed |" in once
+    assert "| `tls-1` | 1,000 | 2,000 (0.50 x ±0%) | 2,000 (0.50 x ±0%) | failed |" in once
+    assert "| `busy` | 7.00 | 3.00 (0.43 x ±0%) | 9.00 (1.29 x ±0%) | failed |" in once
     assert "| urllib3 | 50 | – | – | – | 90.0 | 90.0 | – | – |" in once
     assert "- urllib3: keeps 100 connections of 1,000" in once
     assert "Not there: httpr (from memory only)." in once
