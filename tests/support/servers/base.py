@@ -1,0 +1,127 @@
+"""A real server as the matrix sees it: it starts on free ports in a directory of its own, says when it is ready, and leaves nothing when it is stopped.
+
+A server has doors, each a port with the same routes (see routes): `main` keeps connections alive for minutes, `brief` closes them after a second without a
+request, `few` after the fifth request. All have the first two; not every server can do the third.
+"""
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from tests.support.peer import free_ports
+from tests.support.processes import PATIENCE, ROOT, connectable, end, spawn_kept
+from tests.support.servers.routes import SIZES, content
+
+LONG, BRIEF, FEW = 600, 1, 5          # seconds, seconds, requests
+SYSTEM = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin"
+
+
+class Server:
+    """`Kind(backend)` begins to start; `ready()` waits for it; `url(target, door)`; `signal(n)`; `close()`. `backend` is a port where the routes are answered, for
+    servers that only pass on."""
+
+    name: ClassVar[str]
+    package: ClassVar[str]             # Debian's or the Python package index's
+    binary: ClassVar[str]
+    python: ClassVar[bool] = False
+    before: ClassVar[str] = "uvicorn"  # what it passes on to
+    doors: ClassVar[tuple[str, ...]] = ("main", "brief")
+    asks_version: ClassVar[tuple[str, ...]] = ("-v",)
+
+    def __init__(self, backend: int = 0) -> None:
+        self.backend = backend
+        # Not pytest's: a server that changes its user has to find its files.
+        self.directory = Path(tempfile.mkdtemp(prefix=f"interop-{self.name}-"))
+        self.directory.chmod(0o755)
+        self.files = self.directory / "files"
+        self.files.mkdir()
+        for name in SIZES:
+            for where in (self.files, self.files / "close"):
+                where.mkdir(exist_ok=True)
+                (where / name).write_bytes(content(name))
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._tries = 0
+        self._start()
+
+    @classmethod
+    def find(cls) -> str | None:
+        """Where its program is, or None where it is not installed."""
+        return shutil.which(cls.binary, path=str(Path(sys.executable).parent) if cls.python else SYSTEM)
+
+    @classmethod
+    def version(cls) -> str:
+        said = subprocess.run([str(cls.find()), *cls.asks_version], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        found = re.search(r"\d+\.\d+(\.\d+)*", said.stdout + said.stderr)
+        return found[0] if found else "?"
+
+    def commands(self) -> list[list[str]]:
+        """What to run, one process or one for each door, with its configuration written."""
+        raise NotImplementedError
+
+    def url(self, target: str = "/", door: str = "main") -> str:
+        return f"http://127.0.0.1:{self.port[door]}{target}"
+
+    def ready(self) -> None:
+        """RuntimeError with what the server said where it does not start."""
+        until = time.monotonic() + 3 * PATIENCE
+        while not all(connectable(port) for port in self.port.values()):
+            if any(child.poll() is not None for child in self._children) and self._tries < 5:
+                self._end()                       # somebody else took a port meanwhile
+                self._start()
+            elif time.monotonic() > until or self._tries >= 5:
+                self._end()
+                raise RuntimeError(f"{self.name} does not start: {self.output()}")
+            time.sleep(0.01)
+
+    def output(self) -> str:
+        return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.directory.glob("*.log")))
+
+    def signal(self, number: int) -> None:
+        for child in self._children:
+            child.send_signal(number)
+
+    def close(self) -> None:
+        self._end()
+        shutil.rmtree(self.directory)
+
+    def write(self, name: str, text: str) -> str:
+        path = self.directory / name
+        path.write_text(text)
+        return str(path)
+
+    def _start(self) -> None:
+        self._tries += 1
+        self.port = dict(zip(self.doors, free_ports(len(self.doors)), strict=True))
+        for i, command in enumerate(self.commands()):
+            with (self.directory / f"output-{i}.log").open("ab") as log:
+                self._children.append(spawn_kept(str(self.find()), *command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT))
+
+    def _end(self) -> None:
+        for child in self._children:
+            child.terminate()
+        for child in self._children:
+            end(child)
+        self._children.clear()
+
+
+class PythonServer(Server):
+    """One from the Python package index: a process for each door."""
+
+    python: ClassVar[bool] = True
+    asks_version: ClassVar[tuple[str, ...]] = ("--version",)
+
+    def commands(self) -> list[list[str]]:
+        return [self.command(door, port) for door, port in self.port.items()]
+
+    def command(self, door: str, port: int) -> list[str]:
+        raise NotImplementedError
+
+    def idle(self, door: str) -> int:
+        return BRIEF if door == "brief" else LONG

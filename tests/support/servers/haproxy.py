@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from tests.support.servers.base import BRIEF, LONG, Server
+
+
+class Haproxy(Server):
+    """Passes all on; 204 and the refusal are its own. Master and worker, so that USR2 reloads it."""
+
+    name = package = binary = "haproxy"
+
+    def commands(self) -> list[list[str]]:
+        keep = {"main": LONG, "brief": BRIEF}
+        fronts = "".join(f"""
+frontend {door}
+    bind 127.0.0.1:{port}
+    timeout http-keep-alive {keep[door]}s
+    http-request return status 204 if {{ path /204 }}
+    http-request deny if {{ path /deny }}
+    http-request return status 200 content-type application/octet-stream lf-string "%pid %[url_param(token)]" if {{ path /worker }}
+    http-request set-var(txn.closing) bool(true) if {{ path_beg /close/ }}
+    http-after-response set-header connection close if {{ var(txn.closing) -m bool }}
+    default_backend routes
+""" for door, port in self.port.items())
+        config = self.write("haproxy.cfg", f"""
+global
+    nbthread 1
+    maxconn 1000
+    hard-stop-after 10s
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 60s
+    timeout server 60s
+    timeout http-request 60s
+{fronts}
+backend routes
+    server it 127.0.0.1:{self.backend}
+""")
+        return [["-W", "-db", "-f", config, "-p", f"{self.directory}/haproxy.pid"]]
