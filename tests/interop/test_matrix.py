@@ -177,7 +177,7 @@ def test_reuse(site: Site) -> None:
                 seen = client.post(site.url("/echo"), content=token.encode(), headers={"X-Token": token}).json()
                 if (seen["token"], seen["sha256"]) != (token, hashlib.sha256(token.encode()).hexdigest()):
                     wrong.append(seen)
-            except Exception as e:        # noqa: BLE001 - said by the test
+            except Exception as e:
                 wrong.append(e)
 
     running = [threading.Thread(target=run, args=(i,)) for i in range(threads)]
@@ -224,7 +224,7 @@ def test_requests_at_the_moment_of_an_idle_timeout(fleet: Fleet) -> None:
                     if r.json()["token"] != token:
                         wrong.append(r.content)
                     time.sleep(pause)
-            except Exception as e:        # noqa: BLE001 - said by the test
+            except Exception as e:
                 wrong.append((url, e))
 
         running = [threading.Thread(target=run, args=(server.url("/echo", "brief"), 0.994 + i / 500)) for server in servers.values() for i in range(6)]

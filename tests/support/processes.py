@@ -22,7 +22,7 @@ def spawn(*command: str | Path, **options: object) -> subprocess.Popen[bytes]:
 
 
 def spawn_kept(*command: str | Path, **options: object) -> subprocess.Popen[bytes]:
-    """Starts a server that forks: none of its processes outlives us or `end` (see keeper). It is in a session of its own, and signals reach it through its keeper."""
+    """Starts a server that forks: none of its processes outlives us or `end` (see keeper). Its signals reach it through its keeper."""
     keeper = [sys.executable, "-I", "-S", Path(__file__).with_name("keeper.py"), str(os.getpid())]
     return subprocess.Popen([*map(str, keeper), *map(str, command)], start_new_session=True, **options)  # type: ignore[call-overload,no-any-return]
 

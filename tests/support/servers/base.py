@@ -24,8 +24,8 @@ SYSTEM = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin"
 
 
 class Server:
-    """`Kind(backend)` begins to start; `ready()` waits for it; `url(target, door)`; `signal(n)`; `close()`. `backend` is a port where the routes are answered, for
-    servers that only pass on."""
+    """`Kind(backend)` begins to start; `ready()` waits for it; `url(target, door)`; `signal(n)`; `close()`. `backend` is a port where
+    the routes are answered, for servers that pass on."""
 
     name: ClassVar[str]
     package: ClassVar[str]             # Debian's or the Python package index's

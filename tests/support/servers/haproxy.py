@@ -4,7 +4,10 @@ from tests.support.servers.base import BRIEF, LONG, Server
 
 
 class Haproxy(Server):
-    """Passes all on; 204 and the refusal are its own. Master and worker, so that USR2 reloads it."""
+    """Passes all on; 204, the refusal and the interim 100 are its own. Master and worker, so that USR2 reloads it.
+
+    Expect goes no further: 2.6 loses the rest of an answer whose head comes from behind it in one piece with an interim 100, and lets the client wait.
+    """
 
     name = package = binary = "haproxy"
 
@@ -17,6 +20,8 @@ frontend {door}
     http-request return status 204 if {{ path /204 }}
     http-request deny if {{ path /deny }}
     http-request return status 200 content-type application/octet-stream lf-string "%pid %[url_param(token)]" if {{ path /worker }}
+    http-request wait-for-body time 10s if {{ req.hdr(expect) -m found }}
+    http-request del-header expect
     http-request set-var(txn.closing) bool(true) if {{ path_beg /close/ }}
     http-after-response set-header connection close if {{ var(txn.closing) -m bool }}
     default_backend routes
