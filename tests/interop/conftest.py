@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pooledhttp import Client, PoolStats
+from pooledhttp import Client, PoolStats, Response
+from tests.interop.differences import of
 from tests.support.ca import Authority
 from tests.support.nginx import Nginx
 from tests.support.pyserver import PyServer
@@ -72,6 +73,19 @@ class Site(Web):
         super().__init__(ca, server.url)
         self.server = server
         self.name = server.name
+        self._closed = 0
+
+    def closed_by(self, r: Response, what: str) -> None:
+        """Holds that the server kept the connection after `r`, or said that it would not where that is known of it."""
+        said = r.headers.get("connection", "").lower() == "close"
+        assert said == (what in of(self.name, "closes after")), (what, r.headers)
+        self._closed += said
+
+    def opened_once(self) -> None:
+        """One connection, but for those that the server is known to end."""
+        stats = self.adds_up()
+        assert (stats.closed["not_reusable"], stats.dials) == (self._closed, stats.opened), str(stats)
+        assert stats.opened == max(1, self._closed + stats.open), str(stats)
 
 
 @pytest.fixture(params=KINDS)

@@ -5,14 +5,22 @@ from typing import Any
 
 EXPECTED: dict[str, Any] = {
     "methods": ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"),       # that /echo answers
-    "unchunked": (),                    # of the routes that answer without a length: those that come with one
+    "may know the length": (),          # bodies under /chunked that may come with their length
+    "closes after": (),                 # answers that say Connection: close although nobody asked: "chunked", "HEAD chunked", "204", "304"
     "says close": True,                 # an answer to /close bears Connection: close
     "continues": True,                  # answers Expect: 100-continue with an interim 100
-    "kept after 403": False,            # serves on after an answer given before the upload's end
+    "keeps": None,                      # so many idle connections at most
 }
 
 DIFFERENT: dict[tuple[str, str], tuple[Any, str]] = {
-    ("gunicorn", "says close"): (False, "an application's Connection field is dropped: it is the server's to set"),
+    ("lighttpd", "may know the length"): (("1k",), "gathers what it gets from behind while that is small"),
+    ("varnish", "may know the length"): (("1k", "1m"), "gives the length of what it has whole, in its cache or by then"),
+    ("h2o", "says close"): (False, "has no directive for it, and what stands behind it does not decide it"),
+    ("gunicorn", "says close"): (False, "drops an application's Connection field: it is the server's to set"),
+    ("waitress", "says close"): (False, "answers 500 to an application that sets a hop-by-hop field (PEP 3333)"),
+    ("waitress", "closes after"): (("chunked", "HEAD chunked", "204", "304"), "ends the connection where the application gives no length, also where there can be none"),
+    ("cheroot", "closes after"): (("HEAD chunked",), "ends the connection where a HEAD has no length"),
+    ("cheroot", "keeps"): (10, "keep_alive_conn_limit: closes what would be more"),
 }
 
 

@@ -5,6 +5,7 @@ request, `few` after the fifth request. All have the first two; not every server
 """
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -99,9 +100,10 @@ class Server:
     def _start(self) -> None:
         self._tries += 1
         self.port = dict(zip(self.doors, free_ports(len(self.doors)), strict=True))
+        env = {**os.environ, "XDG_CONFIG_HOME": str(self.directory), "XDG_DATA_HOME": str(self.directory)}
         for i, command in enumerate(self.commands()):
             with (self.directory / f"output-{i}.log").open("ab") as log:
-                self._children.append(spawn_kept(str(self.find()), *command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT))
+                self._children.append(spawn_kept(str(self.find()), *command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT))
 
     def _end(self) -> None:
         for child in self._children:
@@ -115,7 +117,10 @@ class PythonServer(Server):
     """One from the Python package index: a process for each door."""
 
     python: ClassVar[bool] = True
-    asks_version: ClassVar[tuple[str, ...]] = ("--version",)
+
+    @classmethod
+    def version(cls) -> str:
+        return importlib.metadata.version(cls.package)
 
     def commands(self) -> list[list[str]]:
         return [self.command(door, port) for door, port in self.port.items()]

@@ -5,12 +5,21 @@ import sys
 
 from tests.support.servers.apache import Apache
 from tests.support.servers.base import Server
+from tests.support.servers.caddy import Caddy
+from tests.support.servers.cheroot import Cheroot
+from tests.support.servers.granian import Granian
 from tests.support.servers.gunicorn import Gunicorn
+from tests.support.servers.h2o import H2o
 from tests.support.servers.haproxy import Haproxy
+from tests.support.servers.hypercorn import Hypercorn
+from tests.support.servers.lighttpd import Lighttpd
 from tests.support.servers.nginx import Nginx
 from tests.support.servers.uvicorn import Uvicorn
+from tests.support.servers.varnish import Varnish
+from tests.support.servers.waitress import Waitress
 
-KINDS: dict[str, type[Server]] = {kind.name: kind for kind in (Nginx, Haproxy, Apache, Gunicorn, Uvicorn)}
+KINDS: dict[str, type[Server]] = {kind.name: kind for kind in (
+    Nginx, Haproxy, Apache, Lighttpd, Caddy, H2o, Varnish, Gunicorn, Uvicorn, Granian, Hypercorn, Waitress, Cheroot)}
 
 
 def missing(name: str) -> str | None:
