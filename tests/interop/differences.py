@@ -18,7 +18,7 @@ DIFFERENT: dict[tuple[str, str], tuple[Any, str]] = {
     ("h2o", "says close"): (False, "has no directive for it, and what stands behind it does not decide it"),
     ("gunicorn", "says close"): (False, "drops an application's Connection field: it is the server's to set"),
     ("waitress", "says close"): (False, "answers 500 to an application that sets a hop-by-hop field (PEP 3333)"),
-    ("waitress", "closes after"): (("chunked", "HEAD chunked", "204", "304"), "ends the connection where the application gives no length, also where there can be none"),
+    ("waitress", "closes after"): (("chunked", "HEAD chunked", "204", "304"), "ends the connection where an application gives no length"),
     ("cheroot", "closes after"): (("HEAD chunked",), "ends the connection where a HEAD has no length"),
     ("cheroot", "keeps"): (10, "keep_alive_conn_limit: closes what would be more"),
 }

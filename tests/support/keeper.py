@@ -1,7 +1,8 @@
 """Runs a server and sees that nothing of it is left: `python -I -S keeper.py PARENT COMMAND...`.
 
 Whatever the server forks, also what has left its process group, stays below this process, which is its reaper. All of it is killed when this process is told to
-end, when its parent dies however it dies, and when the server itself ends. Other signals go to the server.
+end, and when its parent dies however it dies. Other signals go to the server, and after its end to what took over from it; with the last of them this
+process ends.
 """
 import ctypes
 import os
@@ -40,6 +41,7 @@ def keep(parent: int, command: list[str]) -> int:
     if os.getppid() != parent:                # it died before we asked to be told
         return 1
     server = os.posix_spawnp(command[0], command, os.environ, setsigmask=(), setsigdef=WATCHED)
+    code = 0
     while True:
         came = signal.sigwait(WATCHED)
         if came in ENDING:
@@ -47,13 +49,16 @@ def keep(parent: int, command: list[str]) -> int:
             return 0
         if came in FORWARDED:
             os.kill(server, came)
-        while came == signal.SIGCHLD:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == server:
-                kill_all()
-                return os.waitstatus_to_exitcode(status) & 0xff
-            if not pid or not below():
-                break
+        if came == signal.SIGCHLD:
+            while left := below():
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                if pid == server:
+                    code = os.waitstatus_to_exitcode(status) & 0xff
+                    server = min(below(), default=0)
+            if not left:
+                return code
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,8 +37,9 @@ class Server:
     doors: ClassVar[tuple[str, ...]] = ("main", "brief")
     asks_version: ClassVar[tuple[str, ...]] = ("-v",)
 
-    def __init__(self, backend: int = 0) -> None:
+    def __init__(self, backend: int = 0, doors: tuple[str, ...] | None = None) -> None:
         self.backend = backend
+        self._doors = doors or self.doors
         # Not pytest's: a server that changes its user has to find its files.
         self.directory = Path(tempfile.mkdtemp(prefix=f"interop-{self.name}-"))
         self.directory.chmod(0o755)
@@ -82,11 +84,35 @@ class Server:
             time.sleep(0.01)
 
     def output(self) -> str:
-        return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.directory.glob("*.log")))
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log")))
 
     def signal(self, number: int) -> None:
         for child in self._children:
             child.send_signal(number)
+
+    def spawn(self, *arguments: str) -> None:
+        """Starts its program once more."""
+        env = {**os.environ, "XDG_CONFIG_HOME": str(self.directory), "XDG_DATA_HOME": str(self.directory)}
+        with (self.directory / f"output-{len(self._children)}.log").open("ab") as log:
+            self._children.append(spawn_kept(str(self.find()), *arguments, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT))
+
+    def pid(self, name: str) -> int:
+        """The process that its file `name` names, 0 where there is none."""
+        try:
+            return int((self.directory / name).read_text().split()[0])
+        except (FileNotFoundError, IndexError):       # not there yet, or not yet written
+            return 0
+
+    def await_pid(self, name: str, other_than: int) -> None:
+        """Waits until its file `name` names another process than `other_than`."""
+        self.wait(lambda: self.pid(name) not in (0, other_than), "other process")
+
+    def wait(self, true: Callable[[], bool], what: str) -> None:
+        until = time.monotonic() + PATIENCE
+        while not true():
+            if time.monotonic() > until:
+                raise AssertionError(f"no {what} of {self.name}: {self.output()}")
+            time.sleep(0.01)
 
     def close(self) -> None:
         self._end()
@@ -99,11 +125,9 @@ class Server:
 
     def _start(self) -> None:
         self._tries += 1
-        self.port = dict(zip(self.doors, free_ports(len(self.doors)), strict=True))
-        env = {**os.environ, "XDG_CONFIG_HOME": str(self.directory), "XDG_DATA_HOME": str(self.directory)}
-        for i, command in enumerate(self.commands()):
-            with (self.directory / f"output-{i}.log").open("ab") as log:
-                self._children.append(spawn_kept(str(self.find()), *command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT))
+        self.port = dict(zip(self._doors, free_ports(len(self._doors)), strict=True))
+        for command in self.commands():
+            self.spawn(*command)
 
     def _end(self) -> None:
         for child in self._children:

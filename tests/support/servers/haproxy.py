@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+
 from tests.support.servers.base import BRIEF, LONG, Server
 
 
@@ -31,6 +33,7 @@ global
     nbthread 1
     maxconn 1000
     hard-stop-after 10s
+    stats socket {self.directory}/stats level admin expose-fd listeners
 defaults
     mode http
     timeout connect 10s
@@ -41,4 +44,18 @@ defaults
 backend routes
     server it 127.0.0.1:{self.backend}
 """)
-        return [["-W", "-db", "-f", config, "-p", f"{self.directory}/haproxy.pid"]]
+        return [["-W", "-f", config, "-p", f"{self.directory}/haproxy.pid"]]
+
+    def reload(self) -> None:
+        """Returns when the former worker has ended: a master that is bidden again before may hang (2.6)."""
+        ended = self.output().count("Former worker")
+        self.signal(signal.SIGUSR2)
+        self.wait(lambda: self.output().count("Former worker") > ended, "end of the former worker")
+
+
+    def restart(self) -> None:
+        """Another one asks the first for its sockets, then bids it end."""
+        first = self.pid("haproxy.pid")
+        at = str(self.directory)
+        self.spawn("-W", "-f", f"{at}/haproxy.cfg", "-p", f"{at}/haproxy.pid", "-x", f"{at}/stats", "-sf", str(first))
+        self.await_pid("haproxy.pid", first)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import ClassVar
 
 from tests.support.servers.base import BRIEF, FEW, LONG, Server
 
 
 class Nginx(Server):
+    """USR2 starts another master on the same sockets, QUIT lets the first end what it has begun: only as a daemon does it that."""
+
     name = binary = "nginx"
     package = "nginx-light"
     doors: ClassVar[tuple[str, ...]] = ("main", "brief", "few")
@@ -30,7 +33,7 @@ class Nginx(Server):
         temporary = "".join(f"    {kind}_temp_path {self.directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         config = self.write("nginx.conf", f"""
 {"user root;" if os.geteuid() == 0 else ""}
-daemon off;
+daemon on;
 worker_processes 1;
 pid {self.directory}/nginx.pid;
 error_log {self.directory}/error.log;
@@ -43,3 +46,9 @@ http {{
 }}
 """)
         return [["-p", str(self.directory), "-c", config, "-e", f"{self.directory}/error.log"]]
+
+    def restart(self) -> None:
+        first = self.pid("nginx.pid")
+        self.signal(signal.SIGUSR2)
+        self.await_pid("nginx.pid", first)
+        os.kill(first, signal.SIGQUIT)
