@@ -107,6 +107,9 @@ class Server:
         """Waits until its file `name` names another process than `other_than`."""
         self.wait(lambda: self.pid(name) not in (0, other_than), "other process")
 
+    def await_end(self, pid: int) -> None:
+        self.wait(lambda: not Path(f"/proc/{pid}").exists(), f"end of process {pid}")
+
     def wait(self, true: Callable[[], bool], what: str) -> None:
         until = time.monotonic() + PATIENCE
         while not true():

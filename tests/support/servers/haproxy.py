@@ -58,4 +58,4 @@ backend routes
         first = self.pid("haproxy.pid")
         at = str(self.directory)
         self.spawn("-W", "-f", f"{at}/haproxy.cfg", "-p", f"{at}/haproxy.pid", "-x", f"{at}/stats", "-sf", str(first))
-        self.await_pid("haproxy.pid", first)
+        self.await_end(first)

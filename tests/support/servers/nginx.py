@@ -52,3 +52,4 @@ http {{
         self.signal(signal.SIGUSR2)
         self.await_pid("nginx.pid", first)
         os.kill(first, signal.SIGQUIT)
+        self.await_end(first)                     # until then the other one cannot be replaced
