@@ -9,7 +9,7 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build bench bench-docs bench-quick bench-variants profile debug lint types stubs gates annotate dist clean help
+.PHONY: run test build stress soak bench bench-docs bench-quick bench-variants profile debug lint types stubs gates annotate dist clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make build     .venv and the compiled modules'
 	@echo 'make bench-quick   this client against others on one nginx (two minutes on a quiet machine)'
 	@echo 'make bench     every scenario, beside all other clients, with pictures (less than 25 minutes)'
+	@echo 'make stress    64 threads, 1.28 million requests, servers that break (ten minutes); make soak: for an hour'
 	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
 	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-docs, bench-variants, profile'
 
@@ -38,6 +39,13 @@ bench: $(VENV)/built $(VENV)/bench-full
 bench-docs: $(VENV)/built $(VENV)/bench-full
 	@$(BIN)/python -m bench --docs $(OUT)/figures.json
 	@$(BIN)/python -m bench --from $(OUT)/figures.json --pictures $(OUT)
+
+# See docs/testing.md. ARGS=--help names what can be set.
+stress: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m tests.stress $(ARGS)
+
+soak: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m tests.stress --requests 5000 --minutes 60 $(ARGS)
 
 bench-quick: $(VENV)/built $(VENV)/bench
 	@$(BIN)/python -m bench --quick $(ARGS)

@@ -204,10 +204,10 @@ class Transport(Tripper):
         return Dial(spec, limits.connect, limits.tls)
 
     def adopt(self, dial: Dial, home: _pool.Host) -> None:
-        """`dial` lost its race: a helper thread finishes it, and pools what comes of it."""
+        """`dial` lost its race: a helper thread finishes it, and pools what comes of it. Nobody does where `dial.ticket` is not taken afterwards."""
         from pooledhttp._net import helpers
 
-        ticket = helpers.Ticket()
+        ticket = dial.ticket = helpers.Ticket()
         counted = False
         try:
             with self._lock:
@@ -223,11 +223,8 @@ class Transport(Tripper):
             if not isinstance(e, RuntimeError):
                 raise
         finally:
-            if not ticket.taken:
-                if counted:
-                    self._end_orphan(home)
-                dial.abandon()
-                self.adopted(home, None, ())
+            if counted and not ticket.taken:
+                self._end_orphan(home)
 
     def _finish_dial(self, dial: Dial, home: _pool.Host) -> None:
         stream: Stream | None = None

@@ -26,6 +26,7 @@ from pooledhttp._net.tcp import TcpStream
 if TYPE_CHECKING:
     import ssl
 
+    from pooledhttp._net.helpers import Ticket
     from pooledhttp._net.stream import Stream
     from pooledhttp._net.tls import TlsStream
     from pooledhttp._net.tlsconfig import TlsSettings
@@ -181,6 +182,7 @@ class Dial:
         self.timings = {"dns": 0, "connect": 0, "tls": 0}
         self._connect_ns = connect_ns
         self._tls_ns = tls_ns
+        self.ticket: Ticket | None = None     # a helper's, where one is to finish it
         self._phase = "new"
         self._started = 0                     # of the dial, then of the phase
         self._connect_end = FOREVER

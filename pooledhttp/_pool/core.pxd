@@ -40,6 +40,8 @@ cdef struct HostSlots:
     int n_dialing
     int n_waiting
     int n_open
+    int n_closing       # retired, and not closed yet: to the host it is a connection still (counted where max_per_host is set)
+    void* pool          # the PoolCore that it is of
     int folded          # 1: counted into the pool's folded row, and no longer to be used
     int64_t last_used
     uint64_t dials

@@ -90,7 +90,7 @@ cdef inline void _grant_dial_locked(PoolCore p, HostSlots* h, Wakes* out) noexce
     # Room for one more connection: the first request that waits for it may dial.
     ph_assert_locked()
     cdef Waiter* w
-    if h.n_waiting == 0 or out.n >= BATCH or (p.max_per_host > 0 and h.n_open + h.n_dialing >= p.max_per_host):
+    if h.n_waiting == 0 or out.n >= BATCH or (p.max_per_host > 0 and h.n_open + h.n_dialing + h.n_closing >= p.max_per_host):
         return
     w = h.wait_head
     while w.dialing:
@@ -126,6 +126,8 @@ cdef void _retire_locked(PoolCore p, Slot* s, int reason, Slot** dead, Wakes* ou
         reason = RE_CANCELLED
     s.reason = reason
     h.n_open -= 1
+    if p.max_per_host > 0:
+        h.n_closing += 1            # its room is another's when it is closed
     h.closed[reason] += 1
     ph_add_int(&_open, -1)
     if s.pins == 0:
@@ -235,10 +237,11 @@ cdef Slot* _pick_locked(PoolCore p, HostSlots* h, int64_t now, Slot** dead, Wake
 
 cdef int pool_checkout(PoolCore p, HostSlots* h, Holder* holder, Waiter* w, bint first, int64_t now, Slot** out, Slot** dead) noexcept nogil:
     cdef Slot* s
-    cdef int st
+    cdef int st, closing
     cdef Wakes wakes
     wakes.n = 0
     pool_lock(p)
+    closing = h.n_closing           # what this call retires its caller closes before it dials
     if p.closed and first:
         st = ST_CLOSED
     elif p.ended:
@@ -262,7 +265,7 @@ cdef int pool_checkout(PoolCore p, HostSlots* h, Holder* holder, Waiter* w, bint
             h.reuses += 1
             out[0] = s
             st = ST_OK
-        elif p.max_per_host > 0 and h.n_open + h.n_dialing >= p.max_per_host:
+        elif p.max_per_host > 0 and h.n_open + h.n_dialing + closing >= p.max_per_host:
             st = ST_MORE
             if w != NULL:
                 w.dialing = 0
@@ -469,10 +472,25 @@ cdef void pool_mark_unread(PoolCore p, Holder* holder) noexcept nogil:
 # --- the dead --------------------------------------------------------------------------------------------------------------
 
 cdef void bury(Slot* dead) noexcept nogil:
+    cdef HostSlots* h
     ph_assert_unlocked()
     while dead != NULL:
         (<Poolable>dead.owner).close(dead.reason)
+        h = <HostSlots*>dead.host
+        if (<PoolCore>h.pool).max_per_host > 0:
+            _closed(<PoolCore>h.pool, h)
         dead = dead.dead_next
+
+
+cdef void _closed(PoolCore p, HostSlots* h) noexcept nogil:
+    cdef Wakes wakes
+    wakes.n = 0
+    pool_lock(p)
+    if h.n_closing > 0:             # 0: retired before a fork, closed in the child
+        h.n_closing -= 1
+    _grant_dial_locked(p, h, &wakes)
+    pool_unlock(p)
+    _notify(p, h, &wakes)
 
 
 cdef void reap(Slot* dead):

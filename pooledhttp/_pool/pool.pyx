@@ -176,7 +176,7 @@ cdef void _disown_locked(HostSlots* h, Slot** dead) noexcept nogil:
         s = older
     h.wait_head = h.wait_tail = NULL
     h.free_head = h.free_tail = h.all_head = NULL
-    h.n_idle = h.n_active = h.n_dialing = h.n_waiting = h.n_open = 0
+    h.n_idle = h.n_active = h.n_dialing = h.n_waiting = h.n_open = h.n_closing = 0
     for i in range(RE_COUNT):
         known += h.closed[i]
     h.closed[<int>RE_FORKED] += h.opened - known
@@ -268,6 +268,7 @@ cdef class Pool(PoolCore):
             host = self.hosts.get(key)
             if host is None or host.h.folded:
                 host = Host(key)
+                host.h.pool = <void*>self
                 host.h.last_used = ph_now()
                 self.hosts[key] = host
         return host
@@ -292,7 +293,7 @@ cdef class Pool(PoolCore):
             h = &host.h
             with nogil:
                 pool_lock(self)
-                quiet = h.n_open == 0 and h.n_dialing == 0 and h.wait_head == NULL
+                quiet = h.n_open == 0 and h.n_closing == 0 and h.n_dialing == 0 and h.wait_head == NULL
                 if quiet:
                     h.folded = 1
                     f.dials += h.dials

@@ -17,6 +17,7 @@ cdef class Tripper:
     cdef object forgo(self, Reply x)
     cdef object guarded(self, Reply x, int st)
     cdef bint may_begin_again(self, Reply x) except -1
+    cdef object drop_dial(self, object dial, Reply x)
     cdef bint woken(self, Reply x)
     cdef object slow(self, Reply x, int st)
     cdef int wait_turn(self, Reply x) except? -99

@@ -37,7 +37,8 @@ cdef extern from "Python.h":
 cdef class Tripper:
     """The compiled part of a transport: its pool, and the round trip.
 
-    A subclass gives `new_dial(key, host, limits)` (a `Dial`) and `adopt(dial, home)` (somebody finishes a dial that lost its race).
+    A subclass gives `new_dial(key, host, limits)` (a `Dial`) and `adopt(dial, home)` (somebody
+    finishes a dial that lost its race, where `dial.ticket.taken` says so afterwards).
     """
 
     def __init__(self, Pool pool, *, size_t max_head=1 << 20, bint retry_stale=True, bint close_each=False):
@@ -418,7 +419,13 @@ cdef class Tripper:
         if stream is None:
             if state == W_CONN:
                 try:
-                    self.adopt(dial, x.host)
+                    try:
+                        self.adopt(dial, x.host)
+                    finally:
+                        # Asked here, where no handler of a signal runs: it may have raised at any step of `adopt`.
+                        ticket = dial.ticket
+                        if ticket is None or not ticket.taken:
+                            self.drop_dial(dial, x)
                 except BaseException:
                     self.refuse(x, state)
                     raise
@@ -426,9 +433,7 @@ cdef class Tripper:
                     self.refuse(x, state)
                     raise gate.cancelled("connect", x.cancel.reason, None)
                 return self.took(x, x.waiter.slot)
-            with nogil:
-                pool_dial_failed(self.pool, &x.host.h)
-            dial.abandon()
+            self.drop_dial(dial, x)
             if state == W_CLOSED:
                 raise gate.cancelled("connect", "the transport was closed", None)
             raise gate.cancelled("connect", x.cancel.reason, None)
@@ -449,6 +454,14 @@ cdef class Tripper:
                 bury(x.dead)
             st = self.attempt(x, False)
         return st
+
+    cdef object drop_dial(self, dial, Reply x):
+        # Closed first: to the host it is a connection still.
+        try:
+            dial.abandon()
+        finally:
+            with nogil:
+                pool_dial_failed(self.pool, &x.host.h)
 
     cdef bint woken(self, Reply x):
         """While dialing: was something granted, or cancelled?"""

@@ -408,6 +408,44 @@ def test_only_so_many_losers_are_finished(peer: MakePeer, new_client: MakeClient
     server.wait_for(lambda p: sum(c.closed.is_set() for c in p.conns) == n - 4, "the end of those given up")
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_handler_that_raises_while_a_dial_is_handed_to_a_helper(peer: MakePeer, taken: bool) -> None:
+    """Before a helper has it, the dial is given up, and counts no more; afterwards it is finished and pooled."""
+    held, go_on = threading.Event(), threading.Event()
+    server = peer(held_until(held))
+    lookups: list[str] = []
+
+    class Interrupted(Transport):
+        def adopt(self, dial: Any, home: Any) -> None:
+            if taken:
+                super().adopt(dial, home)
+            raise KeyboardInterrupt
+
+    def resolver(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+        lookups.append(host)
+        if len(lookups) == 2:
+            go_on.wait(PATIENCE)
+        return [address(server.host, server.port)]
+
+    with Interrupted(resolver=resolver, dns_cache_ttl=0) as transport, Client(transport=transport) as client:
+        first = threading.Thread(target=lambda: client.get("http://races.test/held"))
+        first.start()
+        until(lambda: transport.stats().active == 1)
+        bell = threading.Thread(target=lambda: (until(lambda: len(lookups) == 2), held.set()))
+        bell.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.get("http://races.test/next")
+        for t in (first, bell):
+            t.join(PATIENCE)
+            assert not t.is_alive()
+        stats = transport.stats()
+        assert (stats.dialing, stats.active, stats.idle) == (int(taken), 0, 1)
+        go_on.set()
+        until(lambda: transport.stats().dialing == 0, "the end of the dial")
+        until(lambda: transport.stats().opened == 1 + taken, "its being pooled")
+        assert client.get("http://races.test/").content == (b"1" if taken else b"0")
+
+
 def test_losers_whose_filter_raises_take_no_helper_with_them(peer: MakePeer, new_client: MakeClient) -> None:
     """More often than a host may have helpers."""
     held, go_on, known = threading.Event(), threading.Event(), threading.Event()

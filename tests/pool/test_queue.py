@@ -109,6 +109,28 @@ def test_the_right_to_dial_goes_to_the_longest_waiting_when_a_connection_is_clos
     assert world.stats().dialing == 2
 
 
+def test_the_room_of_a_connection_is_nobody_s_before_it_is_closed() -> None:
+    """To the server it is a connection until then."""
+    world = World(max_per_host=1)
+    held, waits, asks = world.dial(), world.waiting(), world.user()
+    seen: list[tuple[str, str]] = []
+    held.conn.when_closed = lambda: seen.append((waits.state, asks.checkout(world.now)))
+    held.give(world.now, "error")
+    assert seen == [("queued", "wait")]
+    assert waits.state == "dial" and woken(waits)
+
+
+def test_the_room_of_an_expired_connection_is_the_request_s_that_found_it() -> None:
+    world = World(max_per_host=1, idle_timeout=30)
+    (old,) = world.idle(1)
+    world.later(31)
+    asks, late = world.user(), world.user()
+    seen: list[str] = []
+    old.when_closed = lambda: seen.append(late.checkout(world.now))
+    assert asks.checkout(world.now) == "dial"
+    assert (old.reason, seen) == ("idle_timeout", ["wait"])
+
+
 def test_nobody_passes_the_queue() -> None:
     world = World(max_per_host=1)
     held = world.dial()
