@@ -61,17 +61,17 @@ class TransportOptions(TypedDict, total=False):
     disable_compression: bool
     reuse: str
     verify: bool | str | os.PathLike[str] | ssl.SSLContext
-    cert: str | tuple[str, ...] | None
+    cert: str | os.PathLike[str] | tuple[Any, ...] | None
     server_hostname: str | None
     fingerprint: str | None
     http2: bool | str
     proxy: str | None
     proxy_headers: object
-    uds: str | None
+    uds: str | os.PathLike[str] | None
     local_address: str | tuple[str, int] | None
     resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None
     dns_cache_ttl: float
-    happy_eyeballs_delay: float
+    happy_eyeballs_delay: float | None
     connect_filter: Callable[[str, int], bool] | None
     socket_options: Iterable[tuple[int, int, int | bytes]] | None
     tcp_keepalive: float | None
