@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 
 from libc.stdint cimport int64_t
 
-from pooledhttp._core.compat cimport ph_now, ph_poll
+from pooledhttp._core.compat cimport ph_gil_releases, ph_now, ph_poll
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_TLS
 
 cdef extern from *:
@@ -290,3 +290,8 @@ def offered(object sslobj) -> bool:
     """Whether records of this `ssl.SSLObject` can be read and written directly."""
     cdef Direct d
     return direct_open(sslobj, &d)
+
+
+def gil_releases() -> int:
+    """Explicit releases of the GIL by this module so far."""
+    return ph_gil_releases()

@@ -251,7 +251,7 @@ def _stamp(wanted: TlsSettings) -> Stamp:
                 found.append(_seen(path))
         named = wanted.named[1] or option
         # A directory's own mtime says that a name came or went, not that a file in it was written over.
-        for path in _folders(folder, variable):
+        for path in _folders(folder, wanted.named[1]):
             found.append(_seen(path))
             for entry in sorted(os.listdir(path)):
                 with contextlib.suppress(FileNotFoundError):      # a dangling link
