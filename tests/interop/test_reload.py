@@ -57,7 +57,7 @@ def test_reloads_under_load(server: Nginx, ca: Authority, how: str, limit: int) 
           f"{load.answered.total()} answers, {stats.retries} retries, {len(stale)} POSTs stale; "
           f"{stats.opened} connections, closed by the server: {stats.closed['server_closed']} unannounced, {stats.closed['not_reusable']} announced")
     assert load.broken() == []
-    assert len(load.workers) == reloads + 1
+    assert len(load.workers) >= reloads + 1          # a worker of the test before may have taken one more
     assert min(load.answered[kind] for kind in KINDS) > 0
     assert stats.retries > 0, f"in {reloads} reloads no connection was closed under a request"
     assert stats.closed["error"] == stats.closed["timeout"] == stats.closed["cancelled"] == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 from tests.support.servers.base import BRIEF, LONG, Server
 
@@ -48,6 +49,7 @@ backend routes
 
     def reload(self) -> None:
         """Returns when the former worker has ended: a master that is bidden again before may hang (2.6)."""
+        self._listens(signal.SIGUSR2, self.pid("haproxy.pid"))
         ended = self.output().count("Former worker")
         self.signal(signal.SIGUSR2)
         self.wait(lambda: self.output().count("Former worker") > ended, "end of the former worker")
@@ -56,6 +58,15 @@ backend routes
     def restart(self) -> None:
         """Another one asks the first for its sockets, then bids it end."""
         first = self.pid("haproxy.pid")
+        self._listens(signal.SIGUSR1, first)
         at = str(self.directory)
         self.spawn("-W", "-f", f"{at}/haproxy.cfg", "-p", f"{at}/haproxy.pid", "-x", f"{at}/stats", "-sf", str(first))
         self.await_end(first)
+
+    def _listens(self, number: int, master: int) -> None:
+        """It ignores all signals until it has started, and serves before that."""
+        def catches() -> bool:
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{master}/status").read_text().splitlines())
+            return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
+
+        self.wait(catches, "attention to signals")
