@@ -42,8 +42,8 @@ cdef object ZeroReturn = None
 cdef object EndError = None
 cdef object MemoryBIO = None
 
-# `SSLObject.session` leaks a copy of the session, several KiB (https://github.com/python/cpython/issues/116810): there one is kept for
-# as long as this, in seconds, where else each connection's replaces the one before.
+# `SSLObject.session` leaks a copy of the session, several KiB (https://github.com/python/cpython/issues/116810): there one is kept while
+# it serves, for as long as this, in seconds, where else each connection's replaces the one before.
 cdef bint COPIES_LEAK = sys.version_info < (3, 12, 8) or (3, 13) <= sys.version_info < (3, 13, 1)
 cdef enum:
     KEEP = 60
@@ -415,7 +415,7 @@ cdef class TlsStream(Stream):
     cdef int keep_session(self) except -1:
         """Once a connection: it costs a copy of the session. Runs C alone, so no signal's handler comes in between."""
         sessions, self.sessions = self.sessions, None
-        if COPIES_LEAK and sessions[0] is not None and sessions[0][0] is self.context and 0 <= time() - sessions[0][1].time < KEEP:
+        if COPIES_LEAK and self.obj.session_reused and sessions[0] is not None and 0 <= time() - sessions[0][1].time < KEEP:
             return 0
         session = getattr(self.below, "session", None)
         # TLS 1.3 resumes by tickets only (RFC 8446 section 2.2), and gives every session an id.

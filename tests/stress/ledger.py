@@ -134,7 +134,7 @@ class Ledger:
                 again += 1
                 if not self.replayable[r.id]:
                     self.complain("a request was sent twice that must not be", f"{before} {r}")
-                if before is not None and before.kind not in BEFORE:
+                if before is None or before.kind not in BEFORE:         # None: it went well
                     self.complain("a request was sent again without need", f"{before} {r}")
             if r.attempt or outcome != OK or r.kind not in FINE:
                 last[r.id] = r
