@@ -415,7 +415,7 @@ cdef class TlsStream(Stream):
     cdef int keep_session(self) except -1:
         """Once a connection: it costs a copy of the session. Runs C alone, so no signal's handler comes in between."""
         sessions, self.sessions = self.sessions, None
-        if COPIES_LEAK and self.obj.session_reused and sessions[0] is not None and 0 <= time() - sessions[0][1].time < KEEP:
+        if COPIES_LEAK and self.below.session_reused and sessions[0] is not None and 0 <= time() - sessions[0][1].time < KEEP:
             return 0
         session = getattr(self.below, "session", None)
         # TLS 1.3 resumes by tickets only (RFC 8446 section 2.2), and gives every session an id.

@@ -1,10 +1,13 @@
 """TLS sessions are resumed, as the server counts them, and never where they should not be."""
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +104,52 @@ def test_while_the_first_connection_is_open(server: Counting, ca: Authority) -> 
 def test_nginx_counts_them(nginx: Nginx, ca: Authority) -> None:
     with Client(verify=ca.pem, timeout=20, disable_keep_alives=True) as client:
         assert [client.get(nginx.url("/resumed", "tls")).text for _ in range(4)] == [".", "r", "r", "r"]
+
+
+class MallInfo(ctypes.Structure):
+    """glibc's mallinfo2."""
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+
+def test_memory_stays(nginx: Nginx, ca: Authority) -> None:
+    """`ssl` leaks some 7 KiB for each look at a session, until CPython 3.12.8 and 3.13.1."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("no mallinfo2")
+    libc.mallinfo2.restype = MallInfo
+
+    def used() -> int:
+        gc.collect()
+        return int(libc.mallinfo2().uordblks)
+
+    n = 100
+    with Client(verify=ca.pem, timeout=20, disable_keep_alives=True) as client:
+        for _ in range(20):
+            client.get(nginx.url("/resumed", "tls"))
+        before = used()
+        for _ in range(n):
+            assert client.get(nginx.url("/resumed", "tls")).text == "r"
+        assert used() - before < n * 2000
+
+
+def test_no_handler_of_a_signal_runs_while_a_session_is_kept(nginx: Nginx, ca: Authority) -> None:
+    """It would where Python code is called, and what it raised would be lost there, with the answer."""
+    called: list[str] = []
+
+    def note(frame: Any, event: str, arg: Any) -> None:
+        if event == "call" and frame.f_code.co_filename == ssl.__file__:
+            called.append(frame.f_code.co_name)
+
+    with Client(verify=ca.pem, timeout=20, disable_keep_alives=True) as client:
+        for _ in range(2):
+            client.get(nginx.url("/resumed", "tls"))
+        sys.setprofile(note)
+        try:
+            assert client.get(nginx.url("/resumed", "tls")).text == "r"
+        finally:
+            sys.setprofile(None)
+    assert {"do_handshake", "version"} <= set(called)            # by the dial, which is arranged for that
+    assert not {"session", "session_reused", "pending", "read", "write"} & set(called)
 
 
 @pytest.fixture(params=["-tls1_2", "-tls1_3"])
