@@ -9,7 +9,7 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build stress soak bench-quick bench-variants profile debug lint types stubs gates annotate dist clean help
+.PHONY: run test build stress soak bench bench-docs bench-quick bench-variants profile debug lint types stubs gates annotate dist clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -17,9 +17,10 @@ help:
 	@echo 'make test      all tests'
 	@echo 'make build     .venv and the compiled modules'
 	@echo 'make bench-quick   this client against others on one nginx (two minutes on a quiet machine)'
+	@echo 'make bench     every scenario, beside all other clients, with pictures (less than 25 minutes)'
 	@echo 'make stress    64 threads, 1.28 million requests, servers that break (ten minutes); make soak: for an hour'
 	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
-	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-variants, profile'
+	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-docs, bench-variants, profile'
 
 run: $(VENV)/built
 	@$(BIN)/python -m examples.microservices $(ARGS)
@@ -28,6 +29,16 @@ test: $(VENV)/built $(VENV)/test
 	$(BIN)/python -m pytest $(ARGS)
 
 build: $(VENV)/built
+
+# Everything, with pictures. OUT says where to.
+OUT ?= bench/results
+bench: $(VENV)/built $(VENV)/bench-full
+	@$(BIN)/python -m bench --json $(OUT)/figures.json --pictures $(OUT) $(ARGS)
+
+# The tables in docs/performance.md, and the pictures, from figures measured before.
+bench-docs: $(VENV)/built $(VENV)/bench-full
+	@$(BIN)/python -m bench --docs $(OUT)/figures.json
+	@$(BIN)/python -m bench --from $(OUT)/figures.json --pictures $(OUT)
 
 # See docs/testing.md. ARGS=--help names what can be set.
 stress: $(VENV)/built $(VENV)/test
@@ -40,7 +51,7 @@ bench-quick: $(VENV)/built $(VENV)/bench
 	@$(BIN)/python -m bench --quick $(ARGS)
 
 # The ways to use each peer, against each other: the comparison runs the fastest.
-bench-variants: $(VENV)/built $(VENV)/bench
+bench-variants: $(VENV)/built $(VENV)/bench-full
 	@$(BIN)/python -m bench --quick --variants $(ARGS)
 
 # Where our client's time goes; needs perf (Debian: linux-perf). SCENARIO as in `python -m bench --list`.
@@ -97,6 +108,14 @@ $(VENV)/test: $(VENV)/base
 $(VENV)/bench: $(VENV)/base
 	@PYTHON='$(PYTHON)' .ci/system bench
 	$(PIP) install --no-build-isolation --editable '.[bench]'
+	@touch $@
+
+# niquests lives apart: it overwrites urllib3.
+$(VENV)/bench-full: $(VENV)/bench
+	@PYTHON='$(PYTHON)' .ci/system bench-full
+	$(PIP) install --no-build-isolation --editable '.[bench-full]'
+	$(PYTHON) -m venv --clear $(VENV)/niquests
+	$(VENV)/niquests/bin/python -m pip --disable-pip-version-check --quiet install 'niquests>=3.14'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/base

@@ -8,22 +8,43 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.processes import Failed, Lines, end, find, start
-from bench.scenarios import LIMIT, Task
+from bench.programs import go
+from bench.scenarios import GO, LIMIT, Task
 
 PATIENCE = 45.0          # seconds beyond a round's own
+MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def interpreter(client: str) -> Path:
+    """niquests has an environment of its own: it overwrites urllib3."""
+    if client.partition("/")[0] != "niquests":
+        return Path(sys.executable)
+    python = Path(sys.prefix) / "niquests" / "bin" / "python"
+    if not python.exists():
+        raise Failed("it has no environment of its own: `make bench` makes one")
+    return python
+
+
+def command(client: str, part: str, task: Task) -> list[str | Path]:
+    """`part`: worker, or probe."""
+    what = json.dumps(task.to_json())
+    return [go(), part, what] if client == GO else [interpreter(client), "-m", f"bench.{part}", client, what]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One client's round. `median_ms` (of a request) where the scenario measures times. `cpu_seconds`: of the client's process."""
+    """One client's round. `cpu_seconds`: of the client's process. `median_ms` (of a request) and `percentiles_ms` (by per cent): where times are measured."""
     requests: int
     seconds: float
     cpu_seconds: float
     median_ms: float | None = None
+    percentiles_ms: dict[str, float] | None = None
 
     @property
     def rate(self) -> float:
@@ -49,41 +70,22 @@ class Client(ABC):
     def close(self) -> None: ...
 
 
-class Worker(Client):
-    """A Python client, in `bench.worker`."""
+class Asked:
+    """A child that answers in JSON, a line for each line it is sent; its first line says its version."""
 
-    def __init__(self, name: str, task: Task, core: int | None) -> None:
-        self.name = name
+    def __init__(self, command: Sequence[str | Path], core: int | None = None) -> None:
         self._errors = tempfile.TemporaryFile()          # noqa: SIM115 - closed by close()
-        self.child = start([sys.executable, "-m", "bench.worker", name, json.dumps(task.to_json())], core=core,
-                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0)
+        self.child = start(command, core=core, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0)
         self._lines = Lines(self.child)
 
-    def ready(self) -> None:
-        self.version = self._answer(PATIENCE)["version"]
-
-    def round(self, seconds: float) -> Sample:
-        self.begin(seconds)
-        return self.finish(seconds)
-
-    def begin(self, seconds: float) -> None:
+    def say(self, line: str) -> None:
         assert self.child.stdin is not None
         try:
-            self.child.stdin.write(b"%f\n" % seconds)
+            self.child.stdin.write(line.encode() + b"\n")
         except BrokenPipeError:
             raise Failed("its process is gone") from None
 
-    def finish(self, seconds: float) -> Sample:
-        sample = Sample(**self._answer(seconds + PATIENCE))
-        if not sample.requests:
-            raise Failed("not one request")
-        return sample
-
-    def close(self) -> None:
-        end(self.child)
-        self._errors.close()
-
-    def _answer(self, seconds: float) -> dict[str, Any]:
+    def answer(self, seconds: float = PATIENCE) -> dict[str, Any]:
         try:
             line = self._lines.read(seconds)
         except Failed as failure:
@@ -97,6 +99,37 @@ class Worker(Client):
         if "error" in answer:
             raise Failed(str(answer["error"]))
         return answer
+
+    def close(self) -> None:
+        end(self.child)
+        self._errors.close()
+
+
+class Worker(Client, Asked):
+    """A client's load, in `bench.worker` or in the program in `bench/go`."""
+
+    def __init__(self, name: str, task: Task, core: int | None) -> None:
+        self.name = name
+        Asked.__init__(self, command(name, "worker", task), core)
+
+    def ready(self) -> None:
+        self.version = self.answer()["version"]
+
+    def round(self, seconds: float) -> Sample:
+        self.begin(seconds)
+        return self.finish(seconds)
+
+    def begin(self, seconds: float) -> None:
+        self.say(f"{seconds:f}")
+
+    def finish(self, seconds: float) -> Sample:
+        sample = Sample(**self.answer(seconds + PATIENCE))
+        if not sample.requests:
+            raise Failed("not one request")
+        return sample
+
+    def close(self) -> None:
+        Asked.close(self)
 
 
 class Wrk(Client):
@@ -113,7 +146,12 @@ class Wrk(Client):
 
     def round(self, seconds: float) -> Sample:
         whole, before = max(1, round(seconds)), resource.getrusage(resource.RUSAGE_CHILDREN)
-        child = start([find("wrk", "wrk"), "-t1", f"-c{self._task.scenario.threads}", f"-d{whole}s", self._task.url], core=self._core,
+        scenario, more = self._task.scenario, []
+        if scenario.timed:
+            more += ["--latency"]
+        if scenario.fresh:
+            more += ["-H", "Connection: close"]
+        child = start([find("wrk", "wrk"), "-t1", f"-c{scenario.threads}", f"-d{whole}s", *more, self._task.url], core=self._core,
                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             text = child.communicate(timeout=whole + PATIENCE)[0].decode()
@@ -134,7 +172,8 @@ class Wrk(Client):
         got = float(done[3]) * 1024 ** " KMGT".index(done[4] or " ")
         if got < 0.98 * int(done[1]) * self._task.scenario.size:          # wrk rounds
             raise Failed("bodies that are too short")
-        return Sample(int(done[1]), int(done[1]) / float(rate[1]), cpu)
+        times = {per_cent: float(number) * MILLISECONDS[unit] for per_cent, number, unit in re.findall(r"^ +(\d+)% +([\d.]+)(us|ms|s)$", text, re.MULTILINE)}
+        return Sample(int(done[1]), int(done[1]) / float(rate[1]), cpu, times.get("50"), times or None)
 
     def close(self) -> None:
         pass

@@ -11,7 +11,7 @@ from functools import partial
 from bench.clients import Client, Sample, open_client
 from bench.machine import Quiet, cores
 from bench.processes import Failed
-from bench.scenarios import OURS, Faster, Scenario, Task, Within
+from bench.scenarios import LIMIT, OURS, Faster, Scenario, Task, Within
 from bench.servers import Servers, bare_ms
 
 
@@ -25,6 +25,11 @@ class Spread:
     @classmethod
     def of(cls, figures: Sequence[float]) -> Spread:
         return cls(statistics.median(figures), min(figures), max(figures))
+
+    @property
+    def share(self) -> float:
+        """Half the distance from the lowest to the highest, as a share of the median."""
+        return (self.high - self.low) / 2 / self.median if self.median else 0.0
 
 
 @dataclass
@@ -73,11 +78,17 @@ class Table:
         return [self._faster(goal) if isinstance(goal, Faster) else self._within(goal) for goal in self.scenario.goals]
 
     def _faster(self, goal: Faster) -> Judgement:
-        text, ratios = f"{OURS} >= {goal.times} x {goal.base}", self.ratios(goal.base)
+        base = goal.base or self.best_peer()
+        text, ratios = f"{OURS} >= {goal.times} x {base if goal.base else f'the best peer ({base})'}", self.ratios(base)
         if not ratios:
             return Judgement(text, "no figures", None)
         ratio = statistics.median(ratios)
         return Judgement(text, f"{ratio:.2f} x", ratio / goal.times - 1)
+
+    def best_peer(self) -> str:
+        """The one that we are the least faster than; "none" where there is no other."""
+        ratios = {name: statistics.median(ratios) for name in self.outcomes if name not in (OURS, LIMIT) and (ratios := self.ratios(name))}
+        return min(ratios, key=lambda name: ratios[name], default="none")
 
     def _within(self, goal: Within) -> Judgement:
         bound = self.switch_interval * 1000 + self.scenario.delay_ms + goal.spare_ms
@@ -103,7 +114,7 @@ def run(scenario: Scenario, names: Sequence[str], servers: Servers, *, rounds: i
             for outcome in outcomes.values():
                 outcome.error = f"no server: {failure}"
             return Table(scenario, outcomes, sys.getswitchinterval())
-        server_ms = bare_ms(url) if scenario.timed else None
+        server_ms = bare_ms(url) if scenario.delay_ms else None
         clients: list[Client] = []
         task = Task(scenario, url, ca, warmup)
         progress("warming up")
@@ -118,12 +129,12 @@ def run(scenario: Scenario, names: Sequence[str], servers: Servers, *, rounds: i
         for client in list(clients):
             _attempt(client, clients, outcomes, client.ready)
             outcomes[client.name].version = client.version
-        for r in range(rounds):
+        for r in range(scenario.rounds(rounds)):
             turn = r % len(clients) if clients else 0
             for client in clients[turn:] + clients[:turn]:
                 quiet.look()
-                progress(f"round {r + 1} of {rounds}: {client.name}")
-                _attempt(client, clients, outcomes, partial(_sample, client, outcomes, seconds))
+                progress(f"round {r + 1} of {scenario.rounds(rounds)}: {client.name}")
+                _attempt(client, clients, outcomes, partial(_sample, client, outcomes, scenario.seconds(seconds)))
     return Table(scenario, outcomes, sys.getswitchinterval(), quiet.share, server_ms)
 
 

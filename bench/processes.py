@@ -31,6 +31,7 @@ def start(command: Sequence[str | Path], *, core: int | None = None, **options: 
     prefix = [guard, "--pdeathsig", "TERM"] if guard else []
     if core is not None:
         prefix += [find("taskset", "util-linux"), "--cpu-list", str(core)]
+    options.setdefault("env", {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")})     # nobody is to ask a proxy
     return subprocess.Popen([*prefix, *map(str, command)], cwd=ROOT, **options)
 
 
@@ -45,6 +46,24 @@ def end(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout, child.stderr):
         if pipe is not None:
             pipe.close()
+
+
+def resident(pid: int, field: str = "VmRSS") -> float:
+    """Memory that the process holds, in KiB; `field` VmHWM: the most that it held since it began, or since `forget_peak`."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return float(line.split()[1])
+    except OSError:
+        pass
+    raise Failed(f"its {field} cannot be read")
+
+
+def forget_peak(pid: int) -> None:
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    except OSError as error:
+        raise Failed(f"the kernel does not let its peak of memory be measured: {error}") from None
 
 
 class Lines:

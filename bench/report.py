@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench.compare import Spread, Table
+from bench.compare import Judgement, Spread, Table
+from bench.probes import Result
 from bench.scenarios import OURS
 
 
@@ -49,26 +50,68 @@ def table(data: Table) -> str:
     return "\n".join(lines)
 
 
-def goals(tables: Sequence[Table]) -> str:
-    lines = ["Goals"]
+def summary(tables: Sequence[Table]) -> str:
+    """One table of all scenarios: how many times as fast as each we are, and how far the rounds lie apart."""
+    names = [name for name in dict.fromkeys(name for data in tables for name in data.outcomes) if name != OURS]
+    rows = [["", *names]]
     for data in tables:
-        for one in data.judge():
-            verdict = "not judged" if one.by is None else f"reached by {one.by:.0%}" if one.reached else f"MISSED by {-one.by:.0%}"
-            lines.append(f"  {data.scenario.name:<9} {one.goal}: {one.figure}: {verdict}")
+        spreads = [Spread.of(ratios) if (ratios := data.ratios(name)) else None for name in names]
+        rows.append([data.scenario.name, *("-" if s is None else f"{s.median:.2f} +-{s.share:.0%}" for s in spreads)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(names) + 1)]
+    lines = ["  ".join([f"  {row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+    return "\n".join([f"{OURS} is so many times as fast as (+- half the distance between the rounds furthest apart)", *lines])
+
+
+def probed(result: Result) -> str:
+    """The table of a probe: medians."""
+    columns = result.probe.columns
+    rows, lines = [("", *(c.title for c in columns))], [f"{result.probe.title}  [{result.probe.name}]"]
+    width = max(map(len, result.outcomes), default=0)
+    for name, outcome in result.outcomes.items():
+        spreads = [outcome.spread(c.key) for c in columns]
+        rows.append((name, *(f"{s.median:,.{c.digits}f}" if s is not None else "-" for s, c in zip(spreads, columns, strict=True))))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
+    for row in rows:
+        one = result.outcomes.get(row[0])
+        if one is not None and (one.error or one.left_out):
+            lines.append(f"  {row[0]:<{width}}  {f'FAILED: {one.error}' if one.error else f'left out: {one.left_out}'}")
+        else:
+            cells = [f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join([f"  {row[0]:<{width}}", *cells, *(f"({note})" for note in (one.notes if one else []))]).rstrip())
+    return "\n".join([*lines, *(f"  {note}" for note in result.notes)])
+
+
+def judged(data: Table | Result) -> tuple[str, list[Judgement]]:
+    return data.scenario.name if isinstance(data, Table) else data.probe.name, data.judge()
+
+
+def goals(tables: Sequence[Table | Result]) -> str:
+    lines = ["Goals"]
+    for name, judgements in map(judged, tables):
+        lines += [f"  {name:<9} {one.goal}: {one.figure}: {verdict(one)}" for one in judgements]
     return "\n".join(lines)
 
 
-def versions(tables: Sequence[Table]) -> str:
-    known = {name: outcome.version for data in tables for name, outcome in data.outcomes.items() if outcome.version}
+def verdict(one: Judgement) -> str:
+    return "not judged" if one.by is None else f"reached by {one.by:.0%}" if one.reached else f"MISSED by {-one.by:.0%}"
+
+
+def versions(tables: Sequence[Table | Result]) -> str:
+    known = known_versions(tables)
     return "Versions: " + ", ".join(f"{name} {version}" for name, version in known.items())
 
 
-def as_data(facts: dict[str, Any], tables: Sequence[Table], rounds: int, seconds: float) -> dict[str, Any]:
-    """`scenarios`: for each its description, each client's version, rounds and error, the ratios by round, and the goals."""
-    return {"machine": facts, "rounds": rounds, "seconds": seconds, "scenarios": [{
+def known_versions(tables: Sequence[Table | Result]) -> dict[str, str]:
+    return {name: outcome.version for data in tables for name, outcome in data.outcomes.items() if outcome.version}
+
+
+def as_data(facts: dict[str, Any], tables: Sequence[Table], probes: Sequence[Result], rounds: int, seconds: float) -> dict[str, Any]:
+    """`scenarios`: for each its description, each client's version, rounds and error, the ratios by round, and the goals; `probes` likewise."""
+    return {"machine": facts, "rounds": rounds, "seconds": seconds, "versions": known_versions([*tables, *probes]),
+            "probes": [result.as_data() for result in probes], "scenarios": [{
         **{key: value for key, value in asdict(data.scenario).items() if key != "goals"},
         "unit": data.scenario.unit,
-        "others": data.others, "server_ms": data.server_ms,
+        "others": data.others, "server_ms": data.server_ms, "switch_interval_ms": data.switch_interval * 1000,
         "clients": {name: {**asdict(outcome), "figures": data.figures(name), "ours_over_it": data.ratios(name)} for name, outcome in data.outcomes.items()},
         "goals": [{**asdict(one), "reached": one.reached} for one in data.judge()],
     } for data in tables]}

@@ -1,12 +1,14 @@
 """What is measured, and what is aimed at. Imports little: each client's process loads it."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 OURS = "pooledhttp"
 LIMIT = "wrk"
+GO = "go"
 KIB, MIB = 1 << 10, 1 << 20
+PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 
 
 def body(size: int) -> bytes:
@@ -16,8 +18,8 @@ def body(size: int) -> bytes:
 
 @dataclass(frozen=True)
 class Faster:
-    """Goal: our rate is at least `times` that of `base`, as the median of the rounds' ratios."""
-    base: str
+    """Goal: our rate is at least `times` that of `base`, as the median of the rounds' ratios. `base` None: that of the best peer, the limit apart."""
+    base: str | None
     times: float
 
 
@@ -33,8 +35,9 @@ class Scenario:
 
     `size`: bytes of each answer's body. `threads`: of the client, each with one request at a time.
     `pinned`: the client on one core, the server on another; otherwise both go where the kernel puts them.
-    `delay_ms`: the server answers so long after the request (0: nginx, as fast as it can). With a delay the median time of a request is measured, otherwise
-    requests a second. `busy`: one other thread of the client's process computes in Python all the time.
+    `delay_ms`: the server answers so long after the request (0: nginx, as fast as it can). `timed`: the times of the requests are measured, otherwise
+    requests a second. `busy`: one other thread of the client's process computes in Python all the time. `fresh`: a connection for each request.
+    `hosts`: so many origins, to each of which the client keeps a connection. `sweep`: a point of a curve; it gets fewer and shorter rounds.
     """
     name: str
     title: str
@@ -43,13 +46,13 @@ class Scenario:
     tls: bool = False
     pinned: bool = False
     delay_ms: float = 0.0
+    timed: bool = False
     busy: bool = False
-    quick: bool = True
+    fresh: bool = False
+    hosts: int = 1
+    sweep: bool = False
+    quick: bool = False
     goals: tuple[Faster | Within, ...] = ()
-
-    @property
-    def timed(self) -> bool:
-        return self.delay_ms > 0
 
     @property
     def unit(self) -> str:
@@ -58,18 +61,39 @@ class Scenario:
     @property
     def batch(self) -> int:
         """Requests between two looks at the clock."""
-        return 10 if self.size <= 64 * KIB and not self.timed else 1
+        return 10 if self.size <= 64 * KIB and not (self.timed or self.delay_ms or self.fresh) else 1
+
+    def rounds(self, asked: int) -> int:
+        return min(asked, 3) if self.sweep else asked
+
+    def seconds(self, asked: float) -> float:
+        return asked * 0.6 if self.sweep else asked
+
+
+THREADS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def point(threads: int) -> str:
+    """The scenario that is the point of the curve by threads."""
+    return f"plain-{threads}" if threads == 16 else f"threads-{threads}"
 
 
 SCENARIOS = (
-    Scenario("plain-1", "plain, 1 KiB, 1 thread, pinned", pinned=True, goals=(Faster(LIMIT, 0.7), Faster("pycurl", 1.3))),
-    Scenario("plain-16", "plain, 1 KiB, 16 threads", threads=16, goals=(Faster("pyreqwest", 3.0),)),
-    Scenario("tls-1", "TLS, 1 KiB, 1 thread, pinned", tls=True, pinned=True),
-    Scenario("tls-16", "TLS, 1 KiB, 16 threads", tls=True, threads=16, goals=(Faster("pyreqwest", 2.0),)),
-    Scenario("64k-1", "plain, 64 KiB, 1 thread, pinned", size=64 * KIB, pinned=True, quick=False),
-    Scenario("1m-1", "plain, 1 MiB, 1 thread, pinned", size=MIB, pinned=True),
-    Scenario("tls-1m-1", "TLS, 1 MiB, 1 thread, pinned", size=MIB, tls=True, pinned=True, quick=False),
-    Scenario("busy", "plain, 1 KiB after 2 ms, 1 thread beside one that is busy in Python", delay_ms=2.0, busy=True, goals=(Within(2.0),)),
+    Scenario("plain-1", "plain, 1 KiB, 1 thread, pinned", pinned=True, quick=True,
+             goals=(Faster(LIMIT, 0.75), Faster("pycurl", 1.4), Faster("go", 2.0), Faster("urllib3", 8.0))),
+    Scenario("plain-16", "plain, 1 KiB, 16 threads", threads=16, quick=True, goals=(Faster("go", 2.0), Faster("pyreqwest", 3.5), Faster("pycurl", 7.0))),
+    Scenario("tls-1", "TLS, 1 KiB, 1 thread, pinned", tls=True, pinned=True, quick=True, goals=(Faster("pycurl", 1.15),)),
+    Scenario("tls-16", "TLS, 1 KiB, 16 threads", tls=True, threads=16, quick=True, goals=(Faster("go", 1.8), Faster("pyreqwest", 2.5))),
+    Scenario("64k-1", "plain, 64 KiB, 1 thread, pinned", size=64 * KIB, pinned=True),
+    Scenario("1m-1", "plain, 1 MiB, 1 thread, pinned", size=MIB, pinned=True, quick=True, goals=(Faster(None, 1.2),)),
+    Scenario("tls-1m-1", "TLS, 1 MiB, 1 thread, pinned", size=MIB, tls=True, pinned=True),
+    Scenario("busy", "plain, 1 KiB after 2 ms, 1 thread beside one that is busy in Python", delay_ms=2.0, timed=True, busy=True, quick=True,
+             goals=(Within(1.0),)),
+    Scenario("busy-8", "plain, 1 KiB after 2 ms, 8 threads beside one that is busy in Python", delay_ms=2.0, threads=8, busy=True,
+             goals=(Faster("urllib3", 1.5),)),
+    Scenario("latency-16", "plain, 1 KiB after 2 ms, 16 threads: times", delay_ms=2.0, threads=16, timed=True),
+    Scenario("fresh-1", "plain, 1 KiB, 1 thread, a connection for each request, pinned", pinned=True, fresh=True),
+    *(Scenario(point(n), f"plain, 1 KiB, {n} thread{'s' * (n > 1)}", threads=n, sweep=True) for n in THREADS if n != 16),
 )
 BY_NAME = {s.name: s for s in SCENARIOS}
 
@@ -83,8 +107,9 @@ class Task:
     warmup: float        # seconds of requests before the first round
 
     def to_json(self) -> dict[str, Any]:
-        return {"scenario": self.scenario.name, "url": self.url, "ca": self.ca, "warmup": self.warmup}
+        return {"scenario": {**asdict(self.scenario), "goals": [], "batch": self.scenario.batch}, "url": self.url, "ca": self.ca, "warmup": self.warmup}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Task:
-        return cls(BY_NAME[data["scenario"]], data["url"], data["ca"], data["warmup"])
+        scenario = {key: value for key, value in data["scenario"].items() if key != "batch"}
+        return cls(Scenario(**{**scenario, "goals": ()}), data["url"], data["ca"], data["warmup"])

@@ -3,20 +3,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench import programs
 from bench.processes import Failed, Lines, end, find, start
 from bench.scenarios import KIB, MIB, Scenario, body
 
 PATIENCE = 10.0
 FILES = {KIB: "1k", 64 * KIB: "64k", MIB: "1m"}
+BIG, BIG_SIZE = "64m", 64 * MIB
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class Certificate:
 
 
 class Servers:
-    """Makes what servers need, once, in `directory`; `serving(scenario, core)` runs the one that a scenario asks for and yields its URL."""
+    """Makes what servers need, once, in `directory`; `serving(scenario, core)` runs the one that a scenario asks for and yields its URL.
+
+    With `hosts` beyond one the server answers on all of 127.0.0.0/8.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -37,8 +43,9 @@ class Servers:
         self.files.mkdir()
         for size, name in FILES.items():
             (self.files / name).write_bytes(body(size))
+        with (self.files / BIG).open("wb") as big:
+            big.truncate(BIG_SIZE)
         self._certificate: Certificate | None = None
-        self._delay: Path | None = None
 
     @property
     def certificate(self) -> Certificate:
@@ -60,16 +67,16 @@ class Servers:
             with self._delaying(scenario, core) as port:
                 yield f"http://127.0.0.1:{port}/{FILES[scenario.size]}"
         else:
-            with self._nginx(core) as ports:
+            with self._nginx(core, "0.0.0.0" if scenario.hosts > 1 else "127.0.0.1") as ports:
                 yield f"{'https' if scenario.tls else 'http'}://127.0.0.1:{ports[scenario.tls]}/{FILES[scenario.size]}"
 
     @contextlib.contextmanager
-    def _nginx(self, core: int | None) -> Iterator[tuple[int, int]]:
+    def _nginx(self, core: int | None, listen: str) -> Iterator[tuple[int, int]]:
         binary = find("nginx", "nginx-light")
         config, log = self.directory / "nginx.conf", self.directory / "nginx.log"
         for attempt in range(5):                       # another process may take a free port before nginx does
             ports = _free_ports()
-            config.write_text(self._config(ports))
+            config.write_text(self._config(ports, listen))
             with log.open("wb") as output:
                 child = start([binary, "-p", self.directory, "-c", config, "-e", log], core=core, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
             try:
@@ -81,16 +88,20 @@ class Servers:
             if attempt == 4:
                 raise Failed("nginx does not start: " + log.read_text())
 
-    def _config(self, ports: tuple[int, int]) -> str:
+    def _config(self, ports: tuple[int, int], listen: str) -> str:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = " ".join(f"{kind}_temp_path {self.directory}/{kind};" for kind in kinds)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        limit = 65536 if limit == resource.RLIM_INFINITY else min(limit, 65536)
+        guard = "" if listen == "127.0.0.1" else "allow 127.0.0.0/8; deny all;"
         return f"""
 {"user root;" if os.geteuid() == 0 else ""}
 daemon off;
 worker_processes 1;
 pid {self.directory}/nginx.pid;
 error_log {self.directory}/nginx.log;
-events {{ worker_connections 4096; }}
+worker_rlimit_nofile {limit};
+events {{ worker_connections {limit}; }}
 http {{
     access_log off;
     default_type application/octet-stream;
@@ -102,7 +113,7 @@ http {{
     keepalive_timeout 600s;
     root {self.files};
     {temporary}
-    server {{ listen 127.0.0.1:{ports[0]} backlog=1024; }}
+    server {{ listen {listen}:{ports[0]} backlog=1024; {guard} }}
     server {{
         # HTTP/1.1 only; one version and one cipher suite, so that all clients do the same work.
         listen 127.0.0.1:{ports[1]} ssl backlog=1024;
@@ -116,22 +127,39 @@ http {{
 
     @contextlib.contextmanager
     def _delaying(self, scenario: Scenario, core: int | None) -> Iterator[int]:
-        child = start([self._compiled(), str(round(scenario.delay_ms * 1000)), self.files / FILES[scenario.size]], core=core,
+        child = start([programs.c("delay"), str(round(scenario.delay_ms * 1000)), self.files / FILES[scenario.size]], core=core,
                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         try:
             yield int(Lines(child).read(PATIENCE))
         finally:
             end(child)
 
-    def _compiled(self) -> Path:
-        if self._delay is None:
-            program = self.directory / "delay"
-            source = Path(__file__).with_name("delay.c")
-            done = subprocess.run([find("gcc", "gcc libc6-dev"), "-O2", "-o", program, source], capture_output=True, text=True)
-            if done.returncode:
-                raise Failed("the delay server does not compile: " + done.stderr)
-            self._delay = program
-        return self._delay
+    @contextlib.contextmanager
+    def sink(self) -> Iterator[str]:
+        """The URL of a server that takes request bodies and answers with the number of bytes."""
+        child = start([programs.c("sink")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            yield f"http://127.0.0.1:{int(Lines(child).read(PATIENCE))}/sink"
+        finally:
+            end(child)
+
+    @contextlib.contextmanager
+    def slow(self, url: str, milliseconds: float) -> Iterator[tuple[str, Callable[[], int]]]:
+        """The URL by way of a forwarder that lets each new connection wait so long, and a function that tells how many connections it took."""
+        parts = urlsplit(url)
+        child = start([programs.c("slow"), str(parts.port), str(milliseconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        try:
+            lines = Lines(child)
+            port = int(lines.read(PATIENCE))
+
+            def taken() -> int:
+                assert child.stdin is not None
+                child.stdin.write(b"\n")
+                return int(lines.read(PATIENCE))
+
+            yield f"{parts.scheme}://{parts.hostname}:{port}{parts.path}", taken
+        finally:
+            end(child)
 
 
 def bare_ms(url: str, times: int = 30) -> float:

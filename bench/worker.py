@@ -6,6 +6,7 @@ seconds on standard input, or `{"error": ...}`, which is the last. The end of st
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -16,13 +17,19 @@ from functools import partial
 from typing import Any
 
 from bench.peers import Get, Peer, make
-from bench.scenarios import Task, body
+from bench.scenarios import PERCENTILES, Task, body
 
 PATIENCE = 30.0          # seconds that a thread may take beyond the round's before the round counts as failed
 
 
 class WrongAnswer(Exception):
     pass
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds by per cent, each the time of a request (nearest rank)."""
+    ordered, n = sorted(seconds), len(seconds)
+    return {f"{p:g}": ordered[max(0, math.ceil(p * n / 100 - 1e-6) - 1)] * 1000 for p in PERCENTILES}
 
 
 class Load:
@@ -62,7 +69,7 @@ class Load:
             raise WrongAnswer(self._errors[0] if self._errors else f"a request took more than {PATIENCE:.0f} s") from None
         times = [t for each in self._times for t in each]
         return {"requests": sum(self._counts), "seconds": max(self._ends) - self._began, "cpu_seconds": cpu,
-                "median_ms": statistics.median(times) * 1000 if times else None}
+                "median_ms": statistics.median(times) * 1000 if times else None, "percentiles_ms": percentiles(times) if times else None}
 
     def _clock(self) -> None:
         self._began = time.perf_counter()

@@ -49,6 +49,9 @@ class BasicAuth(HeaderAuth):
     def __init__(self, user: str | bytes, password: str | bytes = "") -> None:
         from binascii import b2a_base64
 
+        for what, given in (("user", user), ("password", password)):
+            if not isinstance(given, (str, bytes)):
+                raise TypeError(f"the {what} for basic authentication is a str or bytes, not {type(given).__name__}")
         name = user.encode("utf-8") if isinstance(user, str) else user
         secret = password.encode("utf-8") if isinstance(password, str) else password
         if b":" in name:
@@ -65,6 +68,8 @@ class BearerAuth(HeaderAuth):
     __slots__ = ()
 
     def __init__(self, token: str) -> None:
+        if not isinstance(token, str):
+            raise TypeError(f"a bearer token is a str, not {type(token).__name__}")
         super().__init__("Bearer " + token)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -190,6 +190,9 @@ class Client:
         unknown = set(hooks) - {"request", "response"}
         if unknown:
             raise ValueError(f"event_hooks has 'request' and 'response', not {', '.join(map(repr, sorted(unknown)))}")
+        for name, given in hooks.items():
+            if callable(given) or not all(map(callable, given)):
+                raise TypeError(f"event_hooks[{name!r}] is a list of functions")
         self._hooks = {"request": list(hooks.get("request", ())), "response": list(hooks.get("response", ()))}
         self._forget()
 

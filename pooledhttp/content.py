@@ -99,6 +99,8 @@ class IterBody(BodySource):
     __slots__ = ("iterable",)
 
     def __init__(self, iterable: Iterable[bytes]) -> None:
+        if getattr(iterable, "gi_frame", iterable) is None:
+            raise StreamConsumed("the generator given as a request's body has run to its end already: make another")
         self.iterable = iterable
         super().__init__(None)
 

@@ -35,15 +35,24 @@ class Error(OSError):
         if conn is not None:
             self.conn = conn
 
-    def __str__(self) -> str:
+    @property
+    def message(self) -> str:
+        """What happened, without the request."""
         return str(self.args[0]) if self.args else ""
 
+    def __str__(self) -> str:
+        return self.message
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), str(self), {**self.__dict__, "errno": self.errno} if self.errno is not None else self.__dict__.copy())
+        return _rebuild, (type(self), self.message, {**self.__dict__, "errno": self.errno} if self.errno is not None else self.__dict__.copy())
 
 
 class RequestError(Error):
-    """A request could not be completed."""
+    """A request could not be completed; `str(err)` ends with its method and URL, without userinfo and query."""
+
+    def __str__(self) -> str:
+        url = getattr(getattr(self.request, "url", None), "redacted", None)          # what `map` was given need not be a request
+        return f"{self.message} ({self.request.method} {url})" if url is not None else self.message
 
 
 class TransportError(RequestError):

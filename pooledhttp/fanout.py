@@ -247,6 +247,9 @@ def check_workers(workers: Any) -> int:
 def fan_out(client: Client, requests: Iterable[Any], *, workers: int | None, executor: Executor | None, ordered: bool,
             return_exceptions: bool, progress: Progress, options: dict[str, Any]) -> Iterator[Any]:
     """See `Client.map`. The arguments are checked now; the first request is taken when the iterator is first asked."""
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
+        what = f"the class {executor.__name__}" if isinstance(executor, type) else type(executor).__name__
+        raise TypeError(f"executor is a concurrent.futures.Executor, or has its submit, not {what}")
     if workers is None:
         size = getattr(executor, "_max_workers", None)
         workers = size if isinstance(size, int) and size > 0 else min(32, (os.cpu_count() or 1) * 4 + 4)

@@ -30,6 +30,18 @@ def _name(name: Any) -> str:
     raise TypeError(f"a header's name is a str or bytes, not {type(name).__name__}")
 
 
+def _fields(headers: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(headers, Mapping):
+        return headers.items()
+    if isinstance(headers, (str, bytes)) or not isinstance(headers, Iterable):
+        raise TypeError(f"headers are a mapping or (name, value) pairs, not {type(headers).__name__}")
+    fields = list(headers)
+    for field in fields:
+        if not isinstance(field, (tuple, list)) or len(field) != 2:
+            raise TypeError(f"headers are a mapping or (name, value) pairs: one of them is {type(field).__name__}")
+    return fields
+
+
 def wire_bytes(text: str) -> bytes:
     """A name or value as sent: Latin-1 as received fields are read, or UTF-8 where Latin-1 has no such character."""
     try:
@@ -60,7 +72,7 @@ class Headers(MutableMapping[str, str]):
             self._pairs = list(headers.multi_items())
         else:
             pairs = []
-            for key, value in headers.items() if isinstance(headers, Mapping) else headers:
+            for key, value in _fields(headers):
                 name = _name(key)
                 pairs.append((name, _text(name, value)))
             self._pairs = pairs
@@ -201,7 +213,7 @@ def without_none(headers: HeaderTypes) -> tuple[HeaderTypes, frozenset[str]]:
     """`headers` without the names whose value is None, and those names in lower case."""
     if headers is None or isinstance(headers, Headers):
         return headers, frozenset()
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    pairs = list(_fields(headers))
     dropped = frozenset([_name(name).lower() for name, value in pairs if value is None])
     return [(name, value) for name, value in pairs if value is not None], dropped
 

@@ -32,10 +32,10 @@ class Lease:
 
     def close(self) -> None:
         """Give the share up; the last one closes the transport."""
-        entry, self._entry = self._entry, None
-        if entry is None:
-            return
         with _lock:
+            entry, self._entry = self._entry, None         # under the lock: two threads that close a client at once give up one share
+            if entry is None:
+                return
             closing = _settle()
             entry.clients -= 1
             if entry.clients <= 0:

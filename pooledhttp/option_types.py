@@ -61,13 +61,13 @@ class TransportOptions(TypedDict, total=False):
     disable_compression: bool
     reuse: str
     verify: bool | str | os.PathLike[str] | ssl.SSLContext
-    cert: str | tuple[str, ...] | None
+    cert: str | os.PathLike[str] | tuple[Any, ...] | None
     server_hostname: str | None
     fingerprint: str | None
     http2: bool | str
     proxy: str | None
     proxy_headers: object
-    uds: str | None
+    uds: str | os.PathLike[str] | None
     local_address: str | tuple[str, int] | None
     resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None
     dns_cache_ttl: float

@@ -63,6 +63,8 @@ class Request:
             raise not_yet("files=")
         if not isinstance(method, str):
             raise TypeError(f"a method is a str, not {type(method).__name__}")
+        if "://" in method:
+            raise LocalProtocolError(f"{redact(method)} is no method: the method comes first, then the URL")
         method = method.upper()
         check_method(wire_bytes(method))
         if method == "CONNECT":

@@ -37,7 +37,7 @@ def _seconds(name: str, value: Any) -> float | None:
     except OverflowError:
         seconds = inf if value > 0 else -inf
     if isnan(seconds) or seconds < 0:
-        raise ValueError(f"the timeout {name!r} is not negative and not NaN: {value!r}")
+        raise ValueError(f"the timeout {name!r} must be at least 0 seconds, not {value!r}")
     return seconds
 
 

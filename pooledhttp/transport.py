@@ -16,7 +16,7 @@ from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
 from pooledhttp._core import runtime
 from pooledhttp._core.limits import Limits
-from pooledhttp._net import eager
+from pooledhttp._net import eager, openssl
 from pooledhttp._pool import pool as _pool
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._pool.stats import PoolStats
@@ -51,7 +51,7 @@ def install_response_factory(factory: Callable[[Reply, Any], Any]) -> None:
 
 def _not_yet(name: str, value: object, default: object) -> None:
     if value != default:
-        raise NotImplementedError(f"Transport({name}=...) is not there yet")
+        raise NotImplementedError(f"{name}= is not supported in this version of pooledhttp")
 
 
 def _tls_settings(verify: Any, cert: Any, fingerprint: Any) -> TlsSettings:
@@ -71,6 +71,16 @@ def _count(name: str, value: int, least: int) -> int:
     return min(value, 0x7fffffff)
 
 
+class _Signature:
+    """`inspect.signature` of the class: its `__init__`'s."""
+
+    def __get__(self, instance: object, cls: type) -> Any:
+        from inspect import signature
+
+        whole = signature(cls.__init__)  # type: ignore[misc]  # whatever a subclass takes
+        return whole.replace(parameters=list(whole.parameters.values())[1:])
+
+
 class Transport(Tripper):
     """Connections to many hosts, pooled and bounded; safe to share among threads, and made to be.
 
@@ -83,6 +93,7 @@ class Transport(Tripper):
     `happy_eyeballs_delay=None` addresses are tried one after another.
     """
 
+    __signature__ = _Signature()            # help() would show __new__'s
     _trusting: tuple[Any, Any, Any] = (None, None, None)         # of a subclass that does not call __init__, as `exchange` will say
     options: dict[str, Any]                 # as given: what makes another one like it
     travel_key: bytes | None                # of these options; see `interned`
@@ -96,8 +107,9 @@ class Transport(Tripper):
     def __init__(self, *, max_idle_conns: int = 200, max_idle_conns_per_host: int = 100, max_conns_per_host: int = 0,
                  idle_conn_timeout: float | None = 90.0, max_conn_lifetime: float | None = None, disable_keep_alives: bool = False,
                  disable_compression: bool = False, reuse: str = "lifo", verify: bool | str | os.PathLike[str] | ssl.SSLContext = True,
-                 cert: str | tuple[str, ...] | None = None, server_hostname: str | None = None, fingerprint: str | None = None, http2: bool | str = True,
-                 proxy: str | None = "env", proxy_headers: object = None, uds: str | None = None, local_address: str | tuple[str, int] | None = None,
+                 cert: str | os.PathLike[str] | tuple[Any, ...] | None = None, server_hostname: str | None = None,
+                 fingerprint: str | None = None, http2: bool | str = True, proxy: str | None = "env", proxy_headers: object = None,
+                 uds: str | os.PathLike[str] | None = None, local_address: str | tuple[str, int] | None = None,
                  resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float | None = 0.3,
                  connect_filter: Callable[[str, int], bool] | None = None, socket_options: Iterable[tuple[int, int, int | bytes]] | None = None,
                  tcp_keepalive: float | None = 15.0, expect_continue_timeout: float = 1.0, max_response_header_bytes: int = 1 << 20,
@@ -115,6 +127,12 @@ class Transport(Tripper):
             from pooledhttp._net.dial import check_local
 
             check_local(local_address)
+        if socket_options is not None:
+            from pooledhttp._net.dial import check_options
+
+            socket_options = check_options(socket_options)
+        if uds is not None:
+            uds = os.fspath(uds)
         max_idle_conns = _count("max_idle_conns", max_idle_conns, 0)
         max_idle_conns_per_host = _count("max_idle_conns_per_host", max_idle_conns_per_host, 0)
         max_conns_per_host = _count("max_conns_per_host", max_conns_per_host, 0)
@@ -130,10 +148,6 @@ class Transport(Tripper):
                                      ("http2_max_conns_per_host", http2_max_conns_per_host, 4),
                                      ("expect_continue_timeout", expect_continue_timeout, 1.0)):
             _not_yet(name, value, default)
-        _not_yet("expect_continue_timeout", expect_continue_timeout, 1.0)
-        _not_yet("http2_ping_interval", http2_ping_interval, 30.0)
-        _not_yet("http2_ping_timeout", http2_ping_timeout, 15.0)
-        _not_yet("http2_max_conns_per_host", http2_max_conns_per_host, 4)
         if http2 not in (True, False):
             _not_yet("http2", http2, True)
         if proxy is not None:
@@ -149,7 +163,7 @@ class Transport(Tripper):
             self._tls = _tls_settings(*self._trusting)         # what is wrong with them is heard of at once
         self._dialing: dict[str, Any] = {
             "uds": uds, "server_hostname": server_hostname, "local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay,
-            "connect_filter": connect_filter, "socket_options": tuple(socket_options or ()), "tcp_keepalive": tcp_keepalive,
+            "connect_filter": connect_filter, "socket_options": socket_options or (), "tcp_keepalive": tcp_keepalive,
             "fresh_dns": disable_keep_alives}
         self._orphans: dict[str, int] = {}
         self._lock = threading.RLock()         # a signal's handler may make a request while its own thread is in here
@@ -312,6 +326,7 @@ def _after_fork_in_child() -> None:
     _default_lock = threading.RLock()
     runtime.forget_threads()
     eager.reset()
+    openssl.reset_after_fork()
     janitor.reset_after_fork()
     for name in ("tlsconfig", "helpers"):
         module = sys.modules.get(f"pooledhttp._net.{name}")

@@ -184,7 +184,7 @@ class URL(str):
         """The port, the scheme's default included; UnsupportedProtocol where it has none that we know."""
         port = self.port or DEFAULT_PORTS.get(self.scheme)
         if port is None:
-            raise UnsupportedProtocol(f"the scheme {self.scheme!r} is not one we speak (http, https)")
+            raise UnsupportedProtocol(f"the scheme {self.scheme!r} is not one we speak (http, https), in the URL {redact(self)}")
         return port
 
     @property
@@ -279,7 +279,9 @@ def _parse_new(given: str) -> URL:
     scheme = scheme.lower()
     if not rest.startswith("//"):
         if scheme in DEFAULT_PORTS:
-            raise InvalidURL(f"no host in the URL {redact(text)}")
+            raise InvalidURL(f"no // after the scheme in the URL {redact(text)}")
+        if "0" <= rest[:1] <= "9" and _DIGITS.issuperset(rest.partition("/")[0].partition("?")[0]):      # "localhost:8000/x"
+            raise UnsupportedProtocol(f"no scheme (http:// or https://) in the URL {redact(text)}")
         raise UnsupportedProtocol(f"the scheme {scheme!r} is not one we speak (http, https), in the URL {redact(text)}")
     rest, _, fragment = rest[2:].partition("#")
     rest, mark, query = rest.partition("?")
@@ -332,10 +334,12 @@ def _scalar(value: Any) -> str | bytes:
 
 def flatten(params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """(name, value) pairs: a sequence as a value repeats the name, None leaves it out."""
-    pairs: Iterable[Any] = params.items() if hasattr(params, "items") else params
+    pairs: Any = params.items() if hasattr(params, "items") else params
+    if not hasattr(pairs, "__iter__"):
+        raise TypeError(f"parameters are a mapping, (name, value) pairs, or a str, not {type(params).__name__}")
     out: list[tuple[str, Any]] = []
     for pair in pairs:
-        if isinstance(pair, (str, bytes)) or len(pair) != 2:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError("parameters are a mapping, (name, value) pairs, or a str")
         name, value = pair
         if isinstance(value, (list, tuple, set, frozenset)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pooledhttp._net import openssl
 from tests.support import leaks
 from tests.support.ca import Authority
 from tests.support.nginx import Nginx
@@ -49,6 +50,16 @@ def _nothing_left(request: pytest.FixtureRequest, _warm: None) -> Iterator[None]
     left = leaks.check(before)
     if left:
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(params=["direct", "ssl"])
+def tls_mode(request: pytest.FixtureRequest) -> Iterator[str]:
+    """TLS records by OpenSSL called directly, and by the `ssl` module: a test of what both must do runs once with each."""
+    if request.param == "direct" and not openssl.available():
+        pytest.skip("this Python's ssl module does not let OpenSSL be reached")
+    before = openssl.use(request.param == "direct")
+    yield request.param
+    openssl.use(before)
 
 
 @pytest.fixture(scope="session")

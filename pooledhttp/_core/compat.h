@@ -29,6 +29,13 @@ static inline PyThreadState *ph_save_thread(void) {
     return PyEval_SaveThread();
 }
 #define PyEval_SaveThread ph_save_thread
+/* `with gil` in a thread of Python's that has no state any more: the interpreter is gone, and the process will be. To make a state
+ * anew would crash; Python's own daemon threads end, or from 3.14 on hang, where they come back for the GIL. */
+static inline PyGILState_STATE ph_gil_ensure(void) {
+    if (PyGILState_GetThisThreadState() == NULL) for (;;) pause();
+    return PyGILState_Ensure();
+}
+#define PyGILState_Ensure ph_gil_ensure
 static inline unsigned long ph_gil_releases(void) { return __atomic_load_n(&ph_gil_count, __ATOMIC_RELAXED); }
 
 /* MSG_NOSIGNAL is Linux's; macOS sets SO_NOSIGPIPE on the socket when it is made. */

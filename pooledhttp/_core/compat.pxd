@@ -47,6 +47,7 @@ cdef extern from "compat.h" nogil:
     int ph_set_rcvtimeo(int fd, int64_t ns)
     unsigned long ph_gil_releases()
     int ph_add_int(int* p, int v)
+    int64_t ph_add_long "ph_add_int"(int64_t* p, int64_t v)
     int ph_load_int(int* p)
     void ph_store_int(int* p, int v)
     void ph_note_lock(int n)

@@ -122,6 +122,16 @@ def check_local(address: Any) -> None:
         raise ValueError(f"local_address is no IP address, nor (IP address, port): {address!r}")
 
 
+def check_options(options: Any) -> tuple[tuple[Any, ...], ...]:
+    """`socket_options` as tuples of their own; TypeError for one that setsockopt would not take."""
+    checked = []
+    for option in options:
+        if not isinstance(option, (tuple, list)) or len(option) not in (3, 4) or not all(isinstance(n, int) for n in option[:2]):
+            raise TypeError(f"socket_options are (level, option, value) each, not {option!r}")
+        checked.append(tuple(option))
+    return tuple(checked)
+
+
 def interleave(addresses: Iterable[Address]) -> list[Address]:
     """RFC 8305 section 4: the families in turn, the first answer's family first, the order within each kept."""
     addresses = list(addresses)
@@ -265,7 +275,7 @@ class Dial:
                         if end == deadline:
                             raise DeadlinePassed("dns")
                         raise errors.ConnectTimeout(
-                            f"{self.spec.host!r} was not resolved within {_seconds(self._connect_ns)}", phase="dns")
+                            f"{self.spec.host!r} was not resolved within connect={_seconds(self._connect_ns)}", phase="dns")
             finally:
                 lookup.remove_waiter(handle)
                 del handle                    # an error that is kept keeps this frame, and is not to keep a descriptor
@@ -280,8 +290,9 @@ class Dial:
         if spec.connect_filter is not None:
             allowed = [a for a in addresses if spec.connect_filter(_real_ip(a[1][0]), a[1][1])]
             if not allowed:
+                which = show_all([show(a[1]) for a in addresses], ", ")
                 raise errors.ConnectRefusedByFilter(
-                    f"connect_filter refused {spec.where}: {show_all([show(a[1]) for a in addresses], ', ')}", phase="connect")
+                    f"connect_filter refused {spec.where}{f': {which}' if which != spec.where else ''}", phase="connect")
             addresses = allowed
         if spec.local_address is not None:
             family = socket.AF_INET6 if ":" in spec.local_ip else socket.AF_INET
@@ -429,7 +440,7 @@ class Dial:
             for attempt in self._attempts.values():
                 self._note(attempt.address, f"no answer in {_seconds(now - attempt.started)}", None)
             raise errors.ConnectTimeout(
-                f"no connection to {self.spec.where} within {_seconds(self._connect_ns)}: {self._tried()}", phase="connect")
+                f"no connection to {self.spec.where} within connect={_seconds(self._connect_ns)}: {self._tried()}", phase="connect")
         for fd, attempt in list(self._attempts.items()):
             if 0 <= attempt.end <= now:
                 del self._attempts[fd]
@@ -501,7 +512,7 @@ class Dial:
                 if end == deadline:
                     raise DeadlinePassed("tls")
                 raise errors.TLSHandshakeTimeout(
-                    f"the TLS handshake with {spec.where} was not done within {_seconds(self._tls_ns)}", phase="tls")
+                    f"the TLS handshake with {spec.where} was not done within tls_handshake={_seconds(self._tls_ns)}", phase="tls")
         spec.tls.check_pin(stream.peer_certificate, spec.where)
         self.timings["tls"] += time.monotonic_ns() - self._started
         self.info = self.info._replace(tls_version=stream.tls_version, cipher=stream.cipher_name, alpn=stream.alpn)

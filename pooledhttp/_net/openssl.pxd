@@ -6,9 +6,12 @@ cdef struct Direct:
     void* rbio
     void* wbio
     unsigned long err          # OpenSSL's error code behind the last ST_TLS
+    unsigned lane              # of `direct_enter`'s count
 
 
 cdef bint direct_open(object sslobj, Direct* d) except -1     # sslobj: an ssl.SSLObject over two memory BIOs
+cdef bint direct_enter(Direct* d) noexcept nogil        # before any call of those below; False: the interpreter ends, call them with the GIL
+cdef void direct_leave(Direct* d) noexcept nogil        # after it, where it was True
 cdef ssize_t direct_read(Direct* d, char* p, size_t n) noexcept nogil           # >= 1 bytes, ST_AGAIN, ST_EOF (close_notify), ST_TLS
 cdef ssize_t direct_write(Direct* d, const char* p, size_t n) noexcept nogil    # >= 1 bytes, ST_AGAIN (it wants to read first), ST_TLS
 cdef bint direct_feed(Direct* d, const char* p, size_t n) noexcept nogil        # ciphertext in, all of it; False: memory is out

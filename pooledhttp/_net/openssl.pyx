@@ -7,9 +7,15 @@ read and written by the `SSL*` inside the object, with the functions of the very
 The object's layout is CPython's own affair, so nothing is taken on trust: its head is compared with what the object says by its public
 attributes, and OpenSSL is asked whether that `SSL*` is the object's and stands over memory BIOs. Wherever a step is not as expected - another Python, a
 subclass or a stand-in for `SSLObject`, OpenSSL linked into the interpreter - `direct_open` says so, and the stream goes by way of the `ssl` module.
+
+At its exit a process takes OpenSSL down while daemon threads may still run without the GIL. So whoever calls OpenSSL says `direct_enter` first. From
+the interpreter's exit on it answers no, and the GIL is taken for the calls: no thread gets that any more once OpenSSL is gone.
 """
 from cpython.object cimport PyObject
 
+from libc.stdint cimport int64_t
+
+from pooledhttp._core.compat cimport ph_gil_releases, ph_now, ph_poll
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_TLS
 
 cdef extern from *:
@@ -52,6 +58,25 @@ cdef extern from *:
     #undef PH_GET
         return 1;               /* the library stays loaded: the handle is kept */
     }
+
+    /* Who is inside, counted in lanes a cache line apart, for sixteen threads would fight for one. */
+    #define PH_LANES 16
+    static struct { int n; char apart[60]; } ph_lanes[PH_LANES];
+    static int ph_ending;
+    static inline void ph_leave(unsigned lane) { __atomic_sub_fetch(&ph_lanes[lane % PH_LANES].n, 1, __ATOMIC_SEQ_CST); }
+    static inline int ph_enter(unsigned lane) {
+        __atomic_add_fetch(&ph_lanes[lane % PH_LANES].n, 1, __ATOMIC_SEQ_CST);
+        if (!__atomic_load_n(&ph_ending, __ATOMIC_SEQ_CST)) return 1;
+        ph_leave(lane);
+        return 0;
+    }
+    static void ph_end(void) { __atomic_store_n(&ph_ending, 1, __ATOMIC_SEQ_CST); }
+    static int ph_inside(void) {
+        int i, n = 0;
+        for (i = 0; i < PH_LANES; i++) n += __atomic_load_n(&ph_lanes[i].n, __ATOMIC_SEQ_CST);
+        return n;
+    }
+    static void ph_nobody_inside(void) { memset(ph_lanes, 0, sizeof ph_lanes); }
     """
     ctypedef struct ph_ssl_head:
         PyObject *Socket
@@ -74,7 +99,13 @@ cdef extern from *:
     unsigned long ph_ERR_peek_last_error() noexcept nogil
     const char* ph_ERR_reason_error_string(unsigned long) noexcept nogil
     int ph_ssl_load(const char* path)
+    bint ph_enter(unsigned lane) noexcept nogil
+    void ph_leave(unsigned lane) noexcept nogil
+    void ph_end() noexcept nogil
+    int ph_inside() noexcept nogil
+    void ph_nobody_inside() noexcept nogil
 
+import atexit
 import os
 import sys
 
@@ -84,6 +115,7 @@ cdef enum:
     BIO_TYPE_MEM = 1025
     BIO_CTRL_INFO = 3          # BIO_get_mem_data
     PIECE = 1 << 30            # BIO_read and BIO_write take an int
+    END_MAX = 1_000_000_000    # ns that the exit waits for who is inside: only a callback of the user's can stay there
 
 cdef int _state = 0            # 0: not looked at yet; 1: to be had; -1: not
 cdef bint _wanted = True
@@ -100,6 +132,7 @@ cdef int _look() except -1:
     if PH_SSL_KNOWN and path is not None and inner is not None and sys.implementation.name == "cpython" and \
             inner.__basicsize__ >= <int>sizeof(ph_ssl_head) and ph_ssl_load(os.fsencode(path)):
         _inner_type = inner
+        atexit.register(end)
         _state = 1
     return 0
 
@@ -117,6 +150,8 @@ cdef bint direct_open(object sslobj, Direct* d) except -1:
     if type(sslobj) is not ssl.SSLObject or type(inner) is not _inner_type:
         return False
     head = <ph_ssl_head*><PyObject*>inner
+    if getattr(inner.context, "_msg_callback", None) is not None:
+        return False                # what it raises, only `ssl` raises
     if head.Socket != NULL or head.ssl == NULL or head.ctx != <PyObject*>inner.context:
         return False
     if ph_SSL_get_ex_data(head.ssl, 0) != <void*>inner:
@@ -126,7 +161,16 @@ cdef bint direct_open(object sslobj, Direct* d) except -1:
     if d.rbio == NULL or d.wbio == NULL or ph_BIO_method_type(d.rbio) != BIO_TYPE_MEM or ph_BIO_method_type(d.wbio) != BIO_TYPE_MEM:
         return False
     d.ssl = head.ssl
+    d.lane = <unsigned>(<size_t>head.ssl >> 6)
     return True
+
+
+cdef bint direct_enter(Direct* d) noexcept nogil:
+    return ph_enter(d.lane)
+
+
+cdef void direct_leave(Direct* d) noexcept nogil:
+    ph_leave(d.lane)
 
 
 cdef ssize_t _failed(Direct* d, int r) noexcept nogil:
@@ -200,12 +244,17 @@ cdef object direct_error(Direct* d):
 
     cdef const char* said = ph_ERR_reason_error_string(d.err) if d.err else NULL
     words = said.decode("ascii", "replace") if said != NULL else "the TLS library failed without a reason"
-    reason = words.upper().replace(" ", "_").replace("-", "_") if said != NULL else None
+    reason = reason_of(words) if said != NULL else None
     error = ssl.SSLError(1, f"[SSL: {reason}] {words}" if reason else words)
     # Where `ssl` makes them it says so.
     error.library = "SSL"
     error.reason = reason
     return error
+
+
+def reason_of(str words) -> str:
+    """`ssl.SSLError.reason` for what OpenSSL says in words. Since 3.2 it says "ssl/tls alert" for the alerts that `ssl` names SSLV3_ALERT."""
+    return words.replace("ssl/tls alert", "sslv3 alert").upper().replace(" ", "_").replace("-", "_")
 
 
 def available() -> bool:
@@ -223,7 +272,26 @@ def use(bint on) -> bool:
     return before
 
 
+def end() -> None:
+    """The interpreter ends: from now on `direct_enter` says no. Returns when nobody is inside any more; registered with `atexit`."""
+    cdef int64_t until = ph_now() + END_MAX
+    with nogil:
+        ph_end()
+        while ph_inside() > 0 and ph_now() < until:
+            ph_poll(NULL, 0, 1000000)
+
+
+def reset_after_fork() -> None:
+    """In the child: who was inside is not here."""
+    ph_nobody_inside()
+
+
 def offered(object sslobj) -> bool:
     """Whether records of this `ssl.SSLObject` can be read and written directly."""
     cdef Direct d
     return direct_open(sslobj, &d)
+
+
+def gil_releases() -> int:
+    """Explicit releases of the GIL by this module so far."""
+    return ph_gil_releases()

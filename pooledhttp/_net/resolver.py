@@ -91,15 +91,17 @@ def _system(host: str, port: int) -> list[Address]:
     return [(family, sockaddr) for family, _, _, _, sockaddr in found if family in (socket.AF_INET, socket.AF_INET6)]
 
 
-def _check(family: int, sockaddr: Any) -> None:
+def _check(entry: Any) -> Address:
     """Refuse what a user's callable should not say: a name in a sockaddr would be looked up by connect(), past any deadline."""
     try:
+        family, sockaddr = entry
         ip, port = sockaddr[:2]
         socket.inet_pton(family, ip.partition("%")[0])
         if not isinstance(sockaddr, tuple) or not isinstance(port, int) or not 0 < port < 65536:
             raise ValueError("no tuple with a port")
     except (OSError, ValueError, TypeError, AttributeError) as exc:
-        raise ValueError(f"{(family, sockaddr)!r} is no (family, sockaddr) of an IP address") from exc
+        raise ValueError(f"{entry!r} is no (family, sockaddr) of an IP address") from exc
+    return family, sockaddr
 
 
 class Resolver:
@@ -177,9 +179,8 @@ class Resolver:
         error: Failure | None = None
         host = lookup.host
         try:
-            for family, sockaddr in self._ask(host, lookup.port):
-                _check(family, sockaddr)
-                found[family, sockaddr] = None
+            for entry in self._ask(host, lookup.port):
+                found[_check(entry)] = None
             if not found:
                 error = (f"cannot resolve {host!r}: no addresses", None)
         except OSError as exc:                        # gaierror is one; where libc's own calls failed (EAI_SYSTEM) it is their error

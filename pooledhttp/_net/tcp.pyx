@@ -13,7 +13,7 @@ from pooledhttp._core.compat cimport (
 )
 from pooledhttp._core.runtime cimport SLICE, on_main
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_OK, ST_PROTO, ST_TIMEOUT, ST_WOKEN
-from pooledhttp._net.eager cimport eager_begin, eager_end, eager_recv
+from pooledhttp._net.eager cimport EAGER_ASK, eager_begin, eager_end, eager_recv
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
 
 
@@ -87,8 +87,8 @@ cdef ssize_t sock_try_send(int fd, const char* p, size_t n, int* err) noexcept n
 
 cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, int64_t* rcvtimeo, int* credit, int* err) noexcept nogil:
     cdef ssize_t r
-    cdef int64_t left, fit
-    cdef int w
+    cdef int64_t began = 0, left, fit
+    cdef int w, failed
     cdef bint sliced = False
     if wake == NULL:
         left = remaining(deadline)
@@ -113,20 +113,23 @@ cdef ssize_t sock_recv(int fd, char* p, size_t n, int64_t deadline, Wake* wake, 
                 err[0] = errno
                 return ST_IO
             rcvtimeo[0] = fit
-        r = eager_recv(fd, p, n, eager_begin(), credit, err)
-        if r != ST_AGAIN:
-            eager_end()
-            return r
+        w = eager_begin(credit, &began)
+        if w == EAGER_ASK:
+            r = eager_recv(fd, p, n, credit, err)
+            if r != ST_AGAIN:
+                eager_end(w, began)
+                return r
         r = c_recv(fd, p, n, 0)
-        eager_end()
+        failed = errno
+        eager_end(w, began)
         if r > 0:
             return r
         if r == 0:
             return ST_EOF
-        if errno == EINTR:
+        if failed == EINTR:
             return ST_INTR
-        if errno != EAGAIN:
-            err[0] = errno
+        if failed != EAGAIN:
+            err[0] = failed
             return ST_IO
         if sliced:
             return ST_INTR

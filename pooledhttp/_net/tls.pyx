@@ -1,8 +1,9 @@
 """TLS over a socket as a Stream: the standard `ssl` module over two memory BIOs, on our own socket loop.
 
-Sockets, deadlines and wake-ups stay ours; `ssl` only turns bytes into bytes. The GIL is taken for its short calls and for nothing
-else: one write and one `outgoing.read` to send, one `incoming.write` and one read to receive a small answer, with no exception raised.
-A receive waits until a whole record is there before it takes the GIL.
+Sockets, deadlines and wake-ups stay ours; TLS only turns bytes into bytes. Once the handshake is done that is OpenSSL's own work, called without
+the GIL (openssl.pyx, the `..._direct` methods). Where that is not to be had, it is `ssl`'s (`..._by_ssl`), and the GIL is taken for its short calls
+and for nothing else: one write and one `outgoing.read` to send, one `incoming.write` and one read to receive a small answer, with no exception raised.
+A receive waits until a whole record is there before either is called.
 
 The peer's end counts as clean only by its close_notify (RFC 8446 section 6.1). `incoming` is never told of the socket's end, since
 CPython's contexts make OpenSSL take a bare end for a close_notify (SSL_OP_IGNORE_UNEXPECTED_EOF).
@@ -17,7 +18,8 @@ from pooledhttp._core.compat cimport EBADF, c_close, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_give, buffer_take, on_main
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
 from pooledhttp._net.openssl cimport (
-    direct_drop, direct_error, direct_fed, direct_feed, direct_made, direct_more, direct_open, direct_peek, direct_read, direct_write,
+    direct_drop, direct_enter, direct_error, direct_fed, direct_feed, direct_leave, direct_made, direct_more, direct_open, direct_peek, direct_read,
+    direct_write,
 )
 from pooledhttp._net.records cimport records_follow
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
@@ -29,6 +31,8 @@ from time import time
 
 cdef enum:
     SEND_MAX = 65536          # plaintext accepted a call
+    OUT_MAX = 1048576         # ciphertext unsent, upload included (a SEND_MAX of it); more is only what the peer has TLS say
+    HELPINGS = 4              # buffers that an idle connection may have sent
     FEED = 20480              # ciphertext fed to the BIO at once: it keeps what it grew to for as long as the connection lives
 
 # Of the `ssl` module, which is imported with the first TlsStream.
@@ -258,11 +262,15 @@ cdef class TlsStream(Stream):
             r = self.feed(buf, fill, p, n)
             if self.out_n > 0:
                 self.flush()
-            if r != ST_AGAIN:
+            if r == ST_AGAIN and self.out_n > OUT_MAX:
+                with gil:
+                    r = self.fail(SSLError(1, "the peer has TLS answer it without end, and reads no answer"))
+            # Tickets and the like without end must hold nobody: not past the deadline, nor where none is given.
+            if r != ST_AGAIN or not block:
                 return r
             fill = 0
-            if block and remaining(deadline) == 0:
-                return ST_TIMEOUT        # tickets without end must not hold us past the deadline
+            if remaining(deadline) == 0:
+                return ST_TIMEOUT
 
     cdef int cut_off(self, int status) noexcept:
         # The socket ended without close_notify: whatever was read until its end may lack the rest.
@@ -290,10 +298,12 @@ cdef class TlsStream(Stream):
     cdef ssize_t feed(self, char* buf, size_t fill, char* p, size_t n) noexcept nogil:
         """All of `buf` to the BIO, and what can be decrypted to `p`: its length, ST_AGAIN, ST_EOF or ST_TLS."""
         cdef ssize_t r
-        if self.direct.ssl != NULL:
-            return self.feed_direct(buf, fill, p, n)
+        if self.direct.ssl != NULL and direct_enter(&self.direct):
+            r = self.feed_direct(buf, fill, p, n)
+            direct_leave(&self.direct)
+            return r
         with gil:
-            r = self.feed_by_ssl(buf, fill, p, n)
+            r = self.feed_direct(buf, fill, p, n) if self.direct.ssl != NULL else self.feed_by_ssl(buf, fill, p, n)
         return r
 
     cdef ssize_t feed_direct(self, char* buf, size_t fill, char* p, size_t n) noexcept nogil:
@@ -335,10 +345,12 @@ cdef class TlsStream(Stream):
     cdef ssize_t pull(self, char* p, size_t n) noexcept nogil:
         """What can be decrypted without the socket, up to `n` bytes. Sets `ready` to what is left."""
         cdef ssize_t r
-        if self.direct.ssl != NULL:
-            return self.pull_direct(p, n)
+        if self.direct.ssl != NULL and direct_enter(&self.direct):
+            r = self.pull_direct(p, n)
+            direct_leave(&self.direct)
+            return r
         with gil:
-            r = self.pull_by_ssl(p, n)
+            r = self.pull_direct(p, n) if self.direct.ssl != NULL else self.pull_by_ssl(p, n)
         return r
 
     cdef ssize_t pull_direct(self, char* p, size_t n) noexcept nogil:
@@ -416,8 +428,14 @@ cdef class TlsStream(Stream):
     cdef int flush(self) noexcept nogil:
         cdef ssize_t r
         cdef size_t before = self.out_n
-        if self.direct.ssl != NULL:
-            return self.flush_direct()
+        if self.direct.ssl != NULL and self.out_n > 0:
+            if direct_enter(&self.direct):
+                r = self.flush_direct()
+                direct_leave(&self.direct)
+            else:
+                with gil:
+                    r = self.flush_direct()
+            return <int>r
         while self.out_n > 0:
             r = sock_try_send(self.fd, self.out_p, self.out_n, &self.err)
             if r == ST_AGAIN:
@@ -473,6 +491,8 @@ cdef class TlsStream(Stream):
         r = self.flush()
         if r != ST_OK:
             return r
+        if self.ended == ST_TLS and not self.truncated:
+            return ST_TLS                # as `exc` says; OpenSSL would only say that it failed before
         if n == 0:
             return 0
         if self.write_reads:
@@ -495,10 +515,12 @@ cdef class TlsStream(Stream):
 
     cdef ssize_t encrypt(self, const char* p, size_t n) noexcept nogil:
         cdef ssize_t r
-        if self.direct.ssl != NULL:
-            return self.encrypt_direct(p, n)
+        if self.direct.ssl != NULL and direct_enter(&self.direct):
+            r = self.encrypt_direct(p, n)
+            direct_leave(&self.direct)
+            return r
         with gil:
-            r = self.encrypt_by_ssl(p, n)
+            r = self.encrypt_direct(p, n) if self.direct.ssl != NULL else self.encrypt_by_ssl(p, n)
         return r
 
     cdef ssize_t encrypt_direct(self, const char* p, size_t n) noexcept nogil:
@@ -584,17 +606,19 @@ cdef class TlsStream(Stream):
             r = self.pull(plain, sizeof(plain))
             if r != ST_AGAIN:
                 return ST_PROTO if r > 0 else ST_EOF
-        r = sock_probe(self.fd)
-        if r == ST_PROTO:
+        for _ in range(HELPINGS):
+            r = sock_probe(self.fd)
+            if r == ST_OK:
+                # The start of a record may be that of an answer to nothing: it is not worth the risk.
+                return ST_OK if self.records.partial == 0 else ST_PROTO
+            if r != ST_PROTO:
+                return <int>r
             r = self.receive(plain, sizeof(plain), False, 0, NULL)
             if r > 0:
                 return ST_PROTO
             if r != ST_AGAIN:
                 return ST_EOF
-        elif r != ST_OK:
-            return <int>r
-        # The start of a record may be that of an answer to nothing: it is not worth the risk.
-        return ST_OK if self.records.partial == 0 else ST_PROTO
+        return ST_PROTO                  # it does not stop talking
 
     cdef void close(self, bint graceful) noexcept nogil:
         cdef int fd = self.fd

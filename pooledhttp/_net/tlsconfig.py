@@ -26,7 +26,7 @@ SYSTEM = "system"
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How to speak TLS with a server. Make it with `settings`; where `verify`, `cert`, `password` and `alpn` are equal, the context is one.
+    """How to speak TLS with a server. Make it with `settings`; where all but `fingerprint` is equal, the context is one.
 
     `verify`: True (certifi), False, "system" (truststore), paths of a CA file and of a CA directory (either may be ""), or the user's
     own context. `cert`: paths of the client's certificate chain and key ("" where the key is in the same file). `fingerprint`: the
@@ -112,7 +112,7 @@ def settings(verify: Any = True, cert: Any = None, fingerprint: str | None = Non
             raise ValueError(f"verify is no path of a CA file or directory: {path!r}")
         chosen = ("", path) if os.path.isdir(path) else (path, "")
     else:
-        raise TypeError(f"verify must be True, False, a path or an ssl.SSLContext, not {type(verify).__name__}")
+        raise TypeError(f'verify must be True, False, "system", a path or an ssl.SSLContext, not {type(verify).__name__}')
     pin = None if fingerprint is None else _pin(fingerprint)
     if cert is None:
         return TlsSettings(chosen, fingerprint=pin)
@@ -122,7 +122,8 @@ def settings(verify: Any = True, cert: Any = None, fingerprint: str | None = Non
     if isinstance(cert, (str, os.PathLike)):
         cert = (cert,)
     if not isinstance(cert, tuple) or not 1 <= len(cert) <= 3:
-        raise TypeError("cert must be a path, (cert, key) or (cert, key, password)")
+        what = f"{len(cert)} values" if isinstance(cert, tuple) else type(cert).__name__
+        raise TypeError(f"cert must be a path, (cert, key) or (cert, key, password), not {what}")
     if len(cert) == 3:
         password = bytes(cert[2]) if isinstance(cert[2], bytearray) else cert[2]
         if password is not None and not isinstance(password, (str, bytes)) and not callable(password):
@@ -239,28 +240,29 @@ def _stamp(wanted: TlsSettings) -> Stamp:
         for path in ssl.get_default_verify_paths()[:2]:
             if path:
                 found.append((path, *_seen(path)))
-    variable = wanted.named[0]
+    option = "verify" if isinstance(wanted.verify, tuple) else ""
+    named = wanted.named[0] or option
     try:
         if file:
             found.append(_seen(file))
-        variable = ""
+        named = "cert"
         for path in wanted.cert or ():
             if path:
                 found.append(_seen(path))
-        variable = wanted.named[1]
+        named = wanted.named[1] or option
         # A directory's own mtime says that a name came or went, not that a file in it was written over.
-        for path in filter(None, folder.split(os.pathsep)):
+        for path in _folders(folder, wanted.named[1]):
             found.append(_seen(path))
             for entry in sorted(os.listdir(path)):
                 with contextlib.suppress(FileNotFoundError):      # a dangling link
                     found.append(_seen(os.path.join(path, entry)))
     except OSError as exc:
-        raise errors.TLSError(f"cannot read {exc.filename!r}{_of(variable)}: {exc.strerror}", phase="tls") from exc
+        raise errors.TLSError(f"cannot read {exc.filename!r}{_of(named)}: {exc.strerror}", phase="tls") from exc
     return tuple(found)
 
 
-def _of(variable: str) -> str:
-    return f", which {variable} names" if variable else ""
+def _of(named: str) -> str:
+    return f", which {named} names" if named else ""
 
 
 def _seen(path: str) -> tuple[int, int, int]:
@@ -269,7 +271,7 @@ def _seen(path: str) -> tuple[int, int, int]:
 
 
 def _kept_context(wanted: TlsSettings) -> ssl.SSLContext:
-    key = wanted.verify, wanted.cert, wanted.password, wanted.alpn
+    key = wanted.verify, wanted.named, wanted.cert, wanted.password, wanted.alpn
     kept = _kept.get(key)
     if kept is None:
         if len(_kept) >= KEPT_MAX:
@@ -348,9 +350,8 @@ def _trusting_system() -> ssl.SSLContext:
 def _with_authorities(file: str, folder: str, of_file: str, of_folder: str) -> ssl.SSLContext:
     context = None
     parts: list[tuple[str | None, str | None, str]] = [(file, None, of_file)] if file else []
-    for path in folder.split(os.pathsep):
-        if path:
-            parts += [(*part, of_folder) for part in _in_folder(path)]
+    for path in _folders(folder, of_folder):
+        parts += [(*part, of_folder) for part in _in_folder(path)]
     for part in parts:
         if context is None:
             context = _trusting(*part)
@@ -359,6 +360,11 @@ def _with_authorities(file: str, folder: str, of_file: str, of_folder: str) -> s
     if context is None:
         raise errors.TLSError(f"no CA certificates in {folder!r}{_of(of_folder)}", phase="tls")
     return context
+
+
+def _folders(folder: str, variable: str) -> list[str]:
+    """SSL_CERT_DIR is a list of directories, as OpenSSL reads it; all else names one, whatever characters it has."""
+    return [path for path in (folder.split(os.pathsep) if variable == CA_VARIABLES[1] else [folder]) if path]
 
 
 def _in_folder(path: str) -> list[tuple[str | None, str | None]]:

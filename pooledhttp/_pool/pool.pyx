@@ -1,13 +1,15 @@
 """A whole pool: its hosts by key, its closing, its statistics, and the janitor's step. Under the same lock as core.pyx, by the same rules."""
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
-from pooledhttp._core.compat cimport POLLIN, ph_gil_releases, ph_now, ph_poll, pollfd, pthread_mutex_init
+from pooledhttp._core.compat cimport POLLIN, ph_add_int, ph_gil_releases, ph_now, ph_poll, pollfd, pthread_mutex_init
 from pooledhttp._core.poolable cimport SL_ACTIVE, SL_CLAIMED, SL_CURSOR, SL_DEAD, SL_IDLE, Holder, Poolable, Slot
 from pooledhttp._core.status cimport RE_COUNT, RE_FORKED, RE_SERVER_CLOSED, RE_SHUTDOWN, ST_OK
 from pooledhttp._pool.core cimport (
     BATCH, W_CLOSED, W_OUT, Host, HostSlots, PoolCore, Waiter, Wakes, _condemn_locked, _expired_locked, _notify, _retire_locked, _serve_locked, _tell,
-    _trim_locked, bury, count_open, must_hold, must_not_hold, pool_lock, pool_unlock, reap, wake_all,
+    _trim_locked, bury, count_open, must_hold, must_not_hold, pool_lock, pool_unlock, reap, slot_release,
+    wake_all,
 )
 from pooledhttp._pool.lists cimport _lru_before, _lru_push, _lru_remove, _reoffer, _unqueue
 
@@ -70,6 +72,7 @@ cdef Slot* _claim_locked(PoolCore p, pollfd* fds, int n) noexcept nogil:
                 p.n_idle -= 1
                 h.n_active += 1
                 s.state = SL_CLAIMED
+                ph_add_int(&s.refs, 1)      # a child forked meanwhile must not free what is half-way through something
                 s.dead_next = claimed
                 claimed = s
         s = s.lru_next
@@ -107,6 +110,7 @@ cdef void _judge(PoolCore p, Slot* claimed, int64_t now, Slot** dead) noexcept n
             _trim_locked(p, h, dead, &wakes)
         pool_unlock(p)
         _notify(p, h, &wakes)
+        slot_release(s)
 
 
 cdef int pool_sweep(PoolCore p, int64_t now, Slot** dead) noexcept nogil:
@@ -467,23 +471,40 @@ cdef class Pool(PoolCore):
         return n
 
     def stats(self) -> PoolStats:
-        """Counts now; each host's row is one moment's."""
+        """Counts now, all of one moment: a connection that goes from host to host is never counted twice."""
         cdef Host host
-        cdef HostSlots copy
+        cdef HostSlots** at
+        cdef HostSlots* copies = NULL
+        cdef int i, n = 0
+        cdef bytearray places, room
         total = PoolStats()
         with self.hosts_lock:
-            for host in list(self.hosts.values()):
-                with nogil:
-                    pool_lock(self)
-                    copy = host.h
-                    pool_unlock(self)
-                row = _as_stats(&copy, HostStats())
-                total.hosts[host.key] = row
-                total._add(row)
-            if self.folded.requests or self.folded.dials:
-                row = _as_stats(&self.folded, HostStats())
-                total.hosts["(others)"] = row
-                total._add(row)
+            hosts = list(self.hosts.values())
+            n = len(hosts)
+            places = bytearray((n + 1) * sizeof(HostSlots*))
+            room = bytearray((n + 1) * sizeof(HostSlots))         # written to once already: no page is missing under the lock
+            at = <HostSlots**>PyByteArray_AS_STRING(places)
+            copies = <HostSlots*>PyByteArray_AS_STRING(room)
+            for i in range(n):
+                host = hosts[i]
+                at[i] = &host.h
+            at[n] = &self.folded
+            with nogil:
+                pool_lock(self)
+                for i in range(n + 1):
+                    copies[i] = at[i][0]
+                pool_unlock(self)
+        for i in range(n):
+            if copies[i].folded:          # by a visitor, after the list was made
+                continue
+            host = hosts[i]
+            row = _as_stats(&copies[i], HostStats())
+            total.hosts[host.key] = row
+            total._add(row)
+        if copies[n].requests or copies[n].dials:
+            row = _as_stats(&copies[n], HostStats())
+            total.hosts["(others)"] = row
+            total._add(row)
         return total
 
 

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pooledhttp.cli.fetching import UNEXPECTED, Result
+from pooledhttp.errors import Error
 
 if TYPE_CHECKING:
     from pooledhttp._pool.stats import PoolStats
@@ -133,7 +134,7 @@ def _name(result: Result) -> str:
 def _message(e: BaseException) -> str:
     if isinstance(e, OSError) and e.strerror and e.filename is not None:
         return f"{e.strerror}: {os.fsdecode(e.filename)}"
-    return " ".join(str(e).split()) or type(e).__name__
+    return " ".join((e.message if isinstance(e, Error) else str(e)).split()) or type(e).__name__
 
 
 def _redacted(result: Result) -> str:

@@ -15,7 +15,7 @@ from bench import compare, profiling, report
 from bench.clients import Sample, Worker, Wrk
 from bench.compare import Outcome, Table
 from bench.processes import Failed
-from bench.scenarios import BY_NAME, OURS, SCENARIOS, Faster, Scenario, Task, Within, body
+from bench.scenarios import BY_NAME, LIMIT, OURS, SCENARIOS, Faster, Scenario, Task, Within, body
 from bench.servers import Servers
 from tests.support.processes import ROOT
 
@@ -42,7 +42,7 @@ def test_every_quick_scenario_runs_with_our_client(tmp_path: Path) -> None:
         assert ours["error"] is None and ours["version"]
         assert [s["requests"] > 0 for s in ours["samples"]] == [True, True]
         assert scenario["title"] in done.stdout
-    assert "plain-1   pooledhttp >= 0.7 x wrk: no figures: not judged" in done.stdout
+    assert "plain-1   pooledhttp >= 0.75 x wrk: no figures: not judged" in done.stdout
     busy = data["scenarios"][QUICK.index("busy")]
     assert min(busy["clients"][OURS]["figures"] + [busy["server_ms"]]) >= BY_NAME["busy"].delay_ms
 
@@ -130,11 +130,12 @@ def test_ratios_are_made_round_by_round_then_their_median() -> None:
     text = report.goals([table])
     assert "pooledhttp >= 3.0 x peer: 2.00 x: MISSED by 33%" in text
     assert "not judged" in text
+    assert report.summary([table]).splitlines()[1:] == ["           peer  wrk", "  x  2.00 +-38%    -"]
 
 
 @pytest.mark.parametrize(("median", "verdict"), [(9.0, "reached by 0%"), (4.5, "reached by 50%"), (18.0, "MISSED by 100%")])
 def test_a_time_is_judged_against_its_bound(median: float, verdict: str) -> None:
-    scenario = Scenario("x", "x", delay_ms=2.0, busy=True, goals=(Within(2.0),))
+    scenario = Scenario("x", "x", delay_ms=2.0, timed=True, busy=True, goals=(Within(2.0),))
     ours, theirs = ([Sample(1, 1.0, 1.0, m) for m in figures] for figures in ((median, 1.0, 100.0), (9.0, 9.0, 9.0)))
     table = Table(scenario, {OURS: Outcome("1", ours), "peer": Outcome("1", theirs)}, 0.005)
     assert f"pooledhttp <= 9.0 ms a request (switch interval 5.0 + server 2.0 + 2.0): {median:.2f} ms: {verdict}" in report.goals([table])
@@ -146,6 +147,26 @@ WRK = """Running 1s test @ http://127.0.0.1:1/1k
 {wrong}Requests/sec:   9090.00
 Transfer/sec:     10.00MB
 """
+
+
+def test_a_goal_against_the_best_peer_takes_the_one_we_beat_least() -> None:
+    """The limit is no peer, and neither is one that failed."""
+    scenario = Scenario("x", "x", goals=(Faster(None, 1.2),))
+    outcomes = {OURS: rates(100, 120), "slow": rates(10, 10), "good": rates(80, 100), LIMIT: rates(500, 500), "died": rates(900)}
+    outcomes["died"].error = "died"
+    (one,) = Table(scenario, outcomes).judge()
+    assert one.goal == "pooledhttp >= 1.2 x the best peer (good)"
+    assert one.by == pytest.approx((100 / 80 + 1.2) / 2 / 1.2 - 1)
+    (alone,) = Table(scenario, {OURS: rates(1)}).judge()
+    assert (alone.figure, alone.by) == ("no figures", None)
+
+
+def test_what_wrk_says_of_times_is_read() -> None:
+    wrk = Wrk(Task(BY_NAME["latency-16"], "http://127.0.0.1:1/1k", None, 0.0), None)
+    times = "  Latency Distribution\n     50%  900.00us\n     75%    2.50ms\n     99%    1.20s\n"
+    sample = wrk._sample(times + WRK.format(read="10.50MB", wrong=""), 0.5)
+    assert sample.percentiles_ms == {"50": 0.9, "75": 2.5, "99": 1200.0}
+    assert sample.median_ms == 0.9
 
 
 def test_what_wrk_says_is_read() -> None:

@@ -84,7 +84,8 @@ def deadlines(world: World) -> None:
 
     n = 0
     with Client(max_conns_per_host=1) as client:
-        for limit, kind, word in (("total", DeadlineExceeded, "resolving the host's name"), ("connect", ConnectTimeout, "was not resolved within 0.2 s")):
+        for limit, kind, word in (("total", DeadlineExceeded, "resolving the host's name"),
+                                  ("connect", ConnectTimeout, "was not resolved within connect=0.2 s")):
             for call in (plain, through_map):
                 late = []
                 for _ in range(3):

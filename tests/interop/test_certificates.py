@@ -18,6 +18,8 @@ from tests.support.nginx import Nginx
 from tests.support.peer import Conn, Peer, answering, respond
 from tests.support.pyserver import PyServer
 
+pytestmark = pytest.mark.usefixtures("tls_mode")
+
 MakePeer = Callable[..., Peer]
 
 

@@ -22,6 +22,8 @@ from tests.support.nginx import Nginx
 from tests.support.peer import Conn, Peer, answering, free_ports, respond
 from tests.support.processes import connectable, end, spawn
 
+pytestmark = pytest.mark.usefixtures("tls_mode")
+
 MakePeer = Callable[..., Peer]
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -20,7 +21,7 @@ from tests.support import leaks
 from tests.support.ca import Authority
 from tests.support.nginx import Nginx, content
 from tests.support.peer import ClientGone, Conn, FullBacklog, Peer, answering, chunked, respond
-from tests.support.processes import ROOT
+from tests.support.processes import PATIENCE, ROOT, end, read_line, spawn_kept, spawn_python
 from tests.support.pyserver import PyServer, pattern
 
 MakePeer = Callable[..., Peer]
@@ -280,3 +281,63 @@ def test_a_test_that_leaks_fails(peer: MakePeer, tmp_path: Path, leak: str) -> N
                            "--rootdir", tmp_path, test], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert done.returncode == (1 if says else 0), done.stdout
     assert says in done.stdout
+
+
+# Starts another in a session of its own, and says who both are.
+FORKING = "setsid sleep 600 & echo $! $$; exec sleep 600"
+
+
+def gone(pids: list[int]) -> bool:
+    def ended(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    return all(ended(pid) for pid in pids)
+
+
+def await_gone(pids: list[int]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not gone(pids):
+        assert time.monotonic() < until, f"some of {pids} still run"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ended_by", ["its parent's death", "being told", "the server's own end"])
+def test_a_kept_server_leaves_nothing(ended_by: str) -> None:
+    """Neither the server nor what it has put into another session outlives whom it was started by, or the word to end."""
+    if ended_by == "its parent's death":
+        code = f"import sys; from tests.support.processes import spawn_kept; spawn_kept('sh', '-c', {FORKING!r}); sys.stdin.read()"
+        child = spawn_python("-c", code, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    else:
+        child = spawn_kept("sh", "-c", FORKING, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    pids = [int(word) for word in read_line(child.stdout).split()]
+    assert len(pids) == 2
+    assert not gone(pids[:1])
+    assert not gone(pids[1:])
+    if ended_by == "its parent's death":
+        child.kill()
+    elif ended_by == "the server's own end":
+        os.kill(pids[1], signal.SIGKILL)
+        await_gone(pids[1:])
+        assert child.poll() is None                  # what it has left is kept until the end
+    if ended_by != "its parent's death":
+        assert end(child) == 0
+        assert gone(pids)
+    else:
+        end(child)
+        await_gone(pids)
+
+
+def test_a_keeper_says_how_its_server_ended_and_passes_signals_on() -> None:
+    child = spawn_kept("sh", "-c", "exit 7")
+    assert child.wait(PATIENCE) == 7
+    child = spawn_kept("sh", "-c", "trap 'echo heard; exit 3' HUP; echo up; while :; do sleep 0.01; done", stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert read_line(child.stdout) == b"up\n"
+    child.send_signal(signal.SIGHUP)
+    assert read_line(child.stdout) == b"heard\n"
+    assert child.wait(PATIENCE) == 3
+    assert end(child) == 3

@@ -6,6 +6,8 @@ import ssl
 import threading
 import time
 
+import pytest
+
 from pooledhttp._core import runtime
 from pooledhttp._net import testing
 from pooledhttp._net.dial import Dial, DialSpec
@@ -13,6 +15,8 @@ from pooledhttp._net.tls import TlsStream
 from pooledhttp._net.tlsconfig import settings
 
 from .conftest import SECOND, Certificates, Peer
+
+pytestmark = pytest.mark.usefixtures("tls_mode")
 
 
 def spec_with_a_session(listener: socket.socket, certs: Certificates, context: ssl.SSLContext) -> DialSpec:

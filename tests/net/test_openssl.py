@@ -17,7 +17,7 @@ from pooledhttp._net.tlsconfig import settings
 
 from .conftest import SECOND, Certificates
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+pytestmark = [pytest.mark.usefixtures("tls_mode"), pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")]
 
 
 class Server:

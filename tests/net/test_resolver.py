@@ -151,7 +151,7 @@ def test_failures_are_not_kept() -> None:
     gate = Gate()
     gate.open.set()
     resolver = Resolver(gate)
-    for answer, words in ((ValueError("boom"), "boom"), ([], "no addresses"), (None, "TypeError"), ([1], "TypeError"),
+    for answer, words in ((ValueError("boom"), "boom"), ([], "no addresses"), (None, "TypeError"), ([1], "1 is no .family, sockaddr."),
                           ([(socket.AF_INET, ("a.name", 80))], "no .family, sockaddr."), ([(socket.AF_INET, ("1.2.3.4",))], "no .family"),
                           ([(socket.AF_INET6, ("1.2.3.4", 80))], "no .family"), ([(socket.AF_INET, ("1.2.3.4", 0))], "no .family")):
         gate.answer = answer

@@ -1,6 +1,7 @@
 """The TLS stream: bytes, deadlines, ends, the idle connection, and what the peer may say besides data."""
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from pooledhttp._net.tls import TlsStream
 
 from .conftest import Certificates, Peer, Tls, TlsPeer, lateness, reset, shake, tcp_pair
 from .test_tcp import both_ways
+
+pytestmark = pytest.mark.usefixtures("tls_mode")
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -359,6 +362,34 @@ def test_records_without_data_do_not_hold_a_receive_past_its_deadline(counted: t
     assert testing.wait(stream, "r", 0.1) == "r"      # one helping was read, not all that came
 
 
+def test_records_without_data_do_not_hold_a_probe(counted: tuple[TlsStream, TlsPeer, Counting]) -> None:
+    stream, peer, counting = counted
+    counting.raise_next = ssl.SSLWantReadError()
+    peer.sock.settimeout(5)
+    peer.sock.sendall(b"".join(peer.cipher(bytes(16000)) for _ in range(40)))
+    assert testing.probe(stream) == "proto"           # it was read for a while, not to its end
+    counting.raise_next = None
+
+
+def test_a_peer_that_has_tls_answer_and_reads_nothing(counted: tuple[TlsStream, TlsPeer, Counting]) -> None:
+    stream, peer, counting = counted
+    counting.raise_next = ssl.SSLWantReadError()
+
+    def updates() -> None:
+        with contextlib.suppress(OSError):            # it closes
+            while True:
+                peer.sock.sendall(wire)
+
+    wire = peer.cipher(b"as for key updates")
+    with Peer(updates):
+        with pytest.raises(ssl.SSLError, match="without end"):
+            for _ in range(200):                      # 40 MB: more than the kernel takes
+                assert testing.wait(stream, "r", 5.0) == "r"
+                counting.says = bytes(200_000)
+                assert testing.try_recv(stream, 100) is None
+        stream.abandon()
+
+
 def test_receiving_while_bytes_are_unsent(certs: Certificates) -> None:
     with Tls(certs, buffers=4096) as tls:
         while testing.try_send(tls.stream, bytes(65536)):
@@ -503,6 +534,15 @@ def test_junk_instead_of_a_record_is_an_error_at_once(tls: Tls, junk: bytes) -> 
     tls.peer.sock.sendall(junk)
     with pytest.raises(ssl.SSLError):
         testing.recv(tls.stream, 100, 1.0)
+
+
+def test_what_broke_tls_is_said_to_who_sends_as_well(tls: Tls) -> None:
+    tls.peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ssl.SSLError, match="(?i)wrong version number") as first:
+        testing.recv(tls.stream, 100, 1.0)
+    with pytest.raises(ssl.SSLError) as second:
+        testing.send(tls.stream, b"more", 1.0)
+    assert second.value is first.value
 
 
 def test_graceful_close_says_goodbye(tls: Tls) -> None:

@@ -55,6 +55,18 @@ def test_threads_that_come_at_once_make_one_context(certs: Certificates, monkeyp
     assert len({id(p.join()) for p in peers}) == 1 and len(made) == 1
 
 
+def test_a_directory_with_a_colon_in_its_name_is_one_directory(certs: Certificates, tmp_path: Path) -> None:
+    folder = tmp_path / f"a{os.pathsep}b"
+    folder.mkdir()
+    certs.ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+    assert len(settings(folder).context().get_ca_certs()) == 1
+    named = settings().in_environment(environment({"REQUESTS_CA_BUNDLE": str(folder)}))
+    assert len(named.context().get_ca_certs()) == 1
+    listed = settings().in_environment(environment({"SSL_CERT_DIR": str(folder)}))
+    with pytest.raises(errors.TLSError, match="which SSL_CERT_DIR names"):
+        listed.context()                              # two, and neither is there
+
+
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(file)

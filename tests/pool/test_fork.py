@@ -91,6 +91,36 @@ def test_a_fork_in_the_midst_of_a_sweep_leaves_a_pool_that_sweeps() -> None:
         assert conn.reason == "server_closed"
 
 
+class Noticed(FakeConn):
+    freed = 0
+
+    def __del__(self) -> None:
+        type(self).freed += 1
+
+
+def test_what_the_janitor_is_inside_of_is_not_freed_in_the_child() -> None:
+    """It may be half-way through a TLS record, and what is half done must not be taken apart."""
+    with silent_and_hung_up() as (_, ended):
+        world = World()
+
+        def fork() -> bool:
+            def abandon() -> None:
+                world.pool.abandon()
+                assert world.closed("forked") == 1
+                assert Noticed.freed == 0
+
+            return in_child(abandon)
+
+        def rest() -> None:
+            conn = Noticed(fd=ended)
+            conn.when_readable = fork
+            world.rest("a", conn)
+
+        rest()
+        world.sweep()
+        assert world.closed("server_closed") == 1 and Noticed.freed == 1
+
+
 def after_a_fork_during_a_sweep(world: World) -> None:
     assert world.stats().closed["forked"] == 2
     world.idle(2, "c")

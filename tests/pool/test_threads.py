@@ -333,3 +333,32 @@ def test_hosts_that_fold_beside_requests_lose_no_count() -> None:
     stats = pool.stats()
     assert_adds_up(stats)
     assert stats.requests == stats.leaked == stats.dials == 8 * 300
+
+
+def test_idle_over_many_hosts_is_never_over_its_limit() -> None:
+    """Also as `stats()` adds it up: its rows are of one moment, or what went from host to host meanwhile would count twice."""
+    pool = Pool(max_idle=4)
+    hosts = [User(pool, f"h{i}") for i in range(64)]
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            for user in hosts:
+                if user.checkout(time.monotonic_ns()) == "dial":
+                    user.dialed(Conn(), time.monotonic_ns())
+                user.give(time.monotonic_ns())
+
+    mover = threading.Thread(target=work)
+    mover.start()
+    try:
+        most, kept = 0, 0
+        for _ in range(1_000):
+            stats = pool.stats()
+            assert_adds_up(stats)
+            most, kept = max(most, stats.idle), max(kept, pool.idle)
+    finally:
+        stop.set()
+        mover.join()
+    assert kept == 4, "the pool's own count"
+    assert most == 4, "the sum over the rows"
+    pool.close()

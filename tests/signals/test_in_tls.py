@@ -15,6 +15,8 @@ from tests.signals.conftest import Alarm
 from tests.support.ca import Authority
 from tests.support.peer import Conn, Peer, respond
 
+pytestmark = pytest.mark.usefixtures("tls_mode")
+
 
 class Wired:
     """An SSLObject, of which one call is met by a signal."""

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from tests.support.peer import free_ports
-from tests.support.processes import connectable, end, spawn
+from tests.support.processes import connectable, end, spawn_kept
 from tests.support.pyserver import pattern
 
 SIZES = {"1k": 1 << 10, "64k": 1 << 16, "1m": 1 << 20}
@@ -59,8 +59,8 @@ class Nginx:
             self.port = dict(zip(("plain", "tls", "few", "brief"), free_ports(4), strict=True))
             config.write_text(self._config(files, certificate, backend))
             self._log = (directory / "output.log").open("wb")
-            self._child = spawn(binary, "-p", directory, "-c", config, "-e", directory / "error.log", stdin=subprocess.DEVNULL,
-                                stdout=self._log, stderr=subprocess.STDOUT)
+            self._child = spawn_kept(binary, "-p", directory, "-c", config, "-e", directory / "error.log", stdin=subprocess.DEVNULL,
+                                     stdout=self._log, stderr=subprocess.STDOUT)
             if self._up():
                 return
             self._log.close()

@@ -1,6 +1,7 @@
 """Child processes that end when the tests end, however they end."""
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,12 @@ def spawn(*command: str | Path, **options: object) -> subprocess.Popen[bytes]:
     guard = shutil.which("setpriv")
     prefix = [guard, "--pdeathsig", "KILL"] if guard else []
     return subprocess.Popen([*prefix, *map(str, command)], cwd=ROOT, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def spawn_kept(*command: str | Path, **options: object) -> subprocess.Popen[bytes]:
+    """Starts a server that forks: none of its processes outlives us or `end` (see keeper). Its signals reach it through its keeper."""
+    keeper = [sys.executable, "-I", "-S", Path(__file__).with_name("keeper.py"), str(os.getpid())]
+    return subprocess.Popen([*map(str, keeper), *map(str, command)], start_new_session=True, **options)  # type: ignore[call-overload,no-any-return]
 
 
 def spawn_python(*arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
@@ -53,4 +60,5 @@ def end(child: subprocess.Popen[bytes], timeout: float = PATIENCE) -> int:
 def connectable(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        # Where nobody listens, a port of the range that the system gives out may be given to the probe itself, which then connects to itself.
+        return probe.connect_ex(("127.0.0.1", port)) == 0 and probe.getsockname() != probe.getpeername()

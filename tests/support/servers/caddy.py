@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tests.support.servers.base import BRIEF, LONG, Server
+
+
+class Caddy(Server):
+    """Go's net/http as a server."""
+
+    name = package = binary = "caddy"
+    asks_version: ClassVar[tuple[str, ...]] = ("version",)
+
+    def commands(self) -> list[list[str]]:
+        keep = {"main": LONG, "brief": BRIEF}
+        idle = "".join(f"""
+    servers 127.0.0.1:{port} {{
+        timeouts {{
+            idle {keep[door]}s
+        }}
+    }}""" for door, port in self.port.items())
+        sites = "".join(f"""
+http://127.0.0.1:{port} {{
+    bind 127.0.0.1
+    root * {self.files}
+    respond /204 204
+    respond /deny denied 403
+    header /close/* Connection close
+    @routes path /echo /mirror /worker /chunked/*
+    reverse_proxy @routes 127.0.0.1:{self.backend}
+    file_server
+}}
+""" for door, port in self.port.items())
+        config = self.write("Caddyfile", f"""
+{{
+    admin off
+    auto_https off
+    storage file_system {self.directory}/storage
+{idle}
+}}
+{sites}
+""")
+        return [["run", "--adapter", "caddyfile", "--config", config]]

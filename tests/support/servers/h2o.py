@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+
+from tests.support.servers.base import BRIEF, LONG, Server
+
+
+class H2o(Server):
+    """A process for each door: the time that a connection may idle is one for all ports."""
+
+    name = package = binary = "h2o"
+
+    def commands(self) -> list[list[str]]:
+        keep = {"main": LONG, "brief": BRIEF}
+        proxied = "".join(f"""
+      {path}:
+        proxy.reverse.url: "http://127.0.0.1:{self.backend}{path}"
+""" for path in ("/echo", "/mirror", "/worker", "/chunked", "/204", "/close"))
+        return [["-c", self.write(f"{door}.conf", f"""
+{"user: root" if os.geteuid() == 0 else ""}
+num-threads: 1
+pid-file: {self.directory}/{door}.pid
+error-log: {self.directory}/{door}.log
+http1-request-timeout: {keep[door]}
+hosts:
+  default:
+    listen:
+      host: 127.0.0.1
+      port: {port}
+    paths:
+{proxied}
+      /deny:
+        mruby.handler: |
+          Proc.new {{ |env| [403, {{"content-type" => "text/plain"}}, ["denied"]] }}
+      /:
+        file.dir: {self.files}
+""")] for door, port in self.port.items()]
