@@ -18,7 +18,7 @@ def files(root: Path = ROOT) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from files(path)
-        elif path.suffix not in (".so", ".c", ".html", ".pyc"):
+        elif path.suffix not in (".so", ".html", ".pyc") and not (path.suffix == ".c" and path.with_suffix(".pyx").exists()):
             yield path
 
 
