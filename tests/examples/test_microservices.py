@@ -24,7 +24,7 @@ def processes(tag: str) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if f"DEMO_TEST={tag}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                if f"DEMO_TEST={tag}-{os.getpid()}".encode() in (entry / "environ").read_bytes().split(b"\0"):
                     out.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:          # it ended meanwhile
                 continue
@@ -32,7 +32,7 @@ def processes(tag: str) -> list[str]:
 
 
 def environment(tag: str, tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "DEMO_TEST": tag, "TMPDIR": str(tmp_path), "PYTHONWARNINGS": "error"}
+    return {**os.environ, "DEMO_TEST": f"{tag}-{os.getpid()}", "TMPDIR": str(tmp_path), "PYTHONWARNINGS": "error"}
 
 
 def nothing_left(tag: str, tmp_path: Path) -> None:
