@@ -6,14 +6,18 @@ length that the source does not fulfil is a LocalProtocolError, raised where it 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from stat import S_ISREG
 from typing import Any
 
+from pooledhttp._conn.connection import FilePiece
 from pooledhttp.errors import LocalProtocolError, StreamConsumed
 from pooledhttp.url import encode_form
 
 PIECE = 256 * 1024
 _encode_json: Callable[[Any], str] | None = None      # made when first needed: json is not imported before
+_STRAIGHT = 64 * 1024        # a file at least this large goes from the kernel to the socket
 _COPIED = 64 * 1024          # a writable buffer up to this size is copied; a larger one is sent from where it is
 
 
@@ -35,19 +39,33 @@ class BodySource:
         """The bytes-like pieces, from the start."""
         raise NotImplementedError
 
+    def spans(self) -> Iterator[Any]:
+        """The same for the transport, to which a part of a file may be named by a FilePiece."""
+        return self.pieces()
+
     def __iter__(self) -> Iterator[Any]:
+        self._begin()
+        return self._checked(self.pieces())
+
+    def sendable(self) -> Iterator[Any]:
+        """What the transport iterates: bytes-like pieces and FilePieces."""
+        self._begin()
+        return self._checked(self.spans())
+
+    def _begin(self) -> None:
         if self.started and not self.rewind():
             raise StreamConsumed("the request's body was already sent and cannot be sent again")
         self.started = True
-        return self._checked()
 
-    def _checked(self) -> Iterator[Any]:
+    def _checked(self, pieces: Iterator[Any]) -> Iterator[Any]:
         left = self.length
-        for piece in self.pieces():
+        for piece in pieces:
             if isinstance(piece, memoryview):
                 size = piece.nbytes
             elif isinstance(piece, (bytes, bytearray)):
                 size = len(piece)
+            elif isinstance(piece, FilePiece):
+                size = piece.size
             else:
                 raise TypeError(f"a piece of a request's body is bytes-like, not {type(piece).__name__}")
             if not size:
@@ -167,6 +185,17 @@ class FileBody(BodySource):
             if left is not None:
                 left -= len(piece)
             yield piece
+
+    def spans(self) -> Iterator[Any]:
+        file, start, length = self.file, self.start, self.length
+        # What a subclass reads may be other bytes than its descriptor's, and a writer's may still be in its buffer.
+        raw = file.raw if type(file) is io.BufferedReader else file
+        if length is None or start is None or length < _STRAIGHT or type(raw) is not io.FileIO or not S_ISREG(os.fstat(raw.fileno()).st_mode):
+            yield from self.pieces()
+            return
+        yield FilePiece(raw.fileno(), start, length)
+        if not file.closed:
+            file.seek(start + length)          # as if it had been read
 
 
 class GoneBody(BodySource):

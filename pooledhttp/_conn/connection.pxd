@@ -36,6 +36,12 @@ cdef struct Span:
     size_t n
 
 
+cdef class FilePiece:
+    cdef int fd                  # its own, -1 where it could not be had
+    cdef int64_t at
+    cdef readonly int64_t size
+
+
 cdef class Exchange:
     # --- the request
     cdef bytes method
@@ -64,6 +70,9 @@ cdef class Exchange:
     cdef bint any_sent           # a byte of this attempt was accepted
     cdef bint send_broke         # the upload stopped short
     cdef char frame[32]          # a chunk's header line
+    cdef int file_fd             # behind the spans, this much of a file
+    cdef int64_t file_at
+    cdef uint64_t file_left
     cdef int64_t last_write
     cdef int64_t asked           # when the handlers of signals last had their turn
     cdef int64_t silent_since    # when the wait began that a signal or a wake-up broke; 0: none did

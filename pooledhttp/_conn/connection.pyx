@@ -2,8 +2,28 @@
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+from pooledhttp._core.compat cimport c_close
 from pooledhttp._core.runtime cimport buffer_give
 from pooledhttp._core.status cimport PH_SEND, RE_ERROR, ST_IO
+
+from os import dup
+
+
+cdef class FilePiece:
+    """`size` bytes of an open regular file from `at` on, sent without passing through Python; an upload's iterator may yield it where the body's length is known.
+
+    `descriptor` is duplicated, so that nobody's closing it meanwhile has another file sent. OSError where that fails.
+    """
+
+    def __cinit__(self, int descriptor, int64_t at, int64_t size):
+        self.fd = -1
+        self.fd = dup(descriptor)
+        self.at = at
+        self.size = size
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            c_close(self.fd)
 
 
 cdef class Exchange:
@@ -20,6 +40,7 @@ cdef class Exchange:
 
     cdef void reset(self) noexcept nogil:
         self.n_spans = self.at_span = 0
+        self.file_left = 0
         self.sending = self.any_sent = self.send_broke = self.any_received = False
         self.has_pieces = self.in_pieces
         self.lo = self.hi = self.body_off = self.body_len = 0

@@ -14,7 +14,7 @@ from pooledhttp._conn.connection cimport (
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main
 from pooledhttp._core.status cimport (
-    LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF,
+    LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF, ST_FILE,
     ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE, Stream
@@ -156,7 +156,20 @@ cdef class H1Connection(Connection):
                 r = ST_AGAIN
                 break
         else:
-            r = self.stream.try_flush()
+            r = ST_OK
+            while ex.file_left > 0:
+                r = self.stream.try_send_file(ex.file_fd, ex.file_at, ex.file_left if ex.file_left < TURN else TURN)
+                if r < 0:
+                    break
+                ex.any_sent = moved = True
+                ex.file_at += r
+                ex.file_left -= r
+                sent += r
+                if sent >= TURN and ex.file_left > 0:
+                    r = ST_AGAIN
+                    break
+            else:
+                r = self.stream.try_flush()
         if r == ST_AGAIN:
             # The silence that Limits.write bounds begins with the last byte that the kernel took.
             if moved:
@@ -201,6 +214,8 @@ cdef class H1Connection(Connection):
                 ex.t_sent = ph_now()
                 ex.out_at = ex.cap
                 break
+            if st == ST_FILE:
+                return ST_NEED_GIL
             r = self.stream.try_recv(dst, room) if room > 0 else ST_AGAIN
             if st != ST_AGAIN:
                 # The upload broke; what the server said before that still counts.
@@ -426,6 +441,8 @@ cdef class H1Connection(Connection):
                     return ST_NEED_GIL
                 ex.sending = False
                 ex.t_sent = ph_now()
+            elif st == ST_FILE:
+                return ST_NEED_GIL
             elif st != ST_AGAIN or self.stream.try_recv(&spill, 1) != ST_AGAIN:
                 # The server hung up, or says more than its answer: the answer stands, the connection does not.
                 ex.sending = False

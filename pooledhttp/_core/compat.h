@@ -17,8 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <sys/ioctl.h>
+
 #ifdef __linux__
 #include <sys/eventfd.h>
+#include <sys/sendfile.h>
 #endif
 
 /* Each explicit release of the GIL by this module is counted, so that a test can show by count
@@ -102,6 +105,26 @@ static inline int ph_set_rcvtimeo(int fd, int64_t ns) {
     struct timeval tv = {(time_t)(ns / 1000000000LL), (suseconds_t)((ns % 1000000000LL) / 1000)};
     if (tv.tv_sec == 0 && tv.tv_usec == 0) tv.tv_usec = 1; /* 0 would mean for ever */
     return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+}
+
+/* Bytes of a file straight to a socket in blocking mode, as many as it takes now. EINVAL: not this file, or not on this system. sendfile knows
+ * no MSG_DONTWAIT, so the descriptor is told for the call not to block. */
+static inline ssize_t ph_sendfile(int sock, int file, int64_t at, size_t n) {
+#ifdef __linux__
+    off_t from = (off_t)at;
+    int on = 1, off = 0, failed;
+    ssize_t r;
+    if (ioctl(sock, FIONBIO, &on) < 0) return -1;
+    do { r = sendfile(sock, file, &from, n); } while (r < 0 && errno == EINTR);
+    failed = errno;
+    ioctl(sock, FIONBIO, &off);
+    errno = failed;
+    return r;
+#else
+    (void)sock, (void)file, (void)at, (void)n;
+    errno = EINVAL;
+    return -1;
+#endif
 }
 
 /* Debug builds (PH_DEBUG) hold the locking rules: helpers that need a lock assert it, and nothing is closed under one. */

@@ -45,6 +45,8 @@ cdef extern from "compat.h" nogil:
     void ph_wake_write(int wr)
     void ph_wake_drain(int rd)
     int ph_set_rcvtimeo(int fd, int64_t ns)
+    ssize_t ph_sendfile(int sock, int file, int64_t at, size_t n)
+    ssize_t c_pread "pread"(int fd, void* buf, size_t n, int64_t at)
     unsigned long ph_gil_releases()
     int ph_add_int(int* p, int v)
     int64_t ph_add_long "ph_add_int"(int64_t* p, int64_t v)

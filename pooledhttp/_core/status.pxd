@@ -17,6 +17,7 @@ cdef enum Status:
     ST_STALE = -13        # a reused connection died before the first byte of the answer
     ST_NOMEM = -14
     ST_CLOSED = -15       # the pool is closed
+    ST_FILE = -16         # a file that is sent could not be read, errno kept beside; 0: it ended early
 
 # Phases, as errors name them. PHASES in errors.py is in this order.
 cdef enum Phase:

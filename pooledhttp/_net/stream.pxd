@@ -22,6 +22,8 @@ cdef class Stream:
     # take yet is `unsent`; try_flush sends it: ST_OK when nothing is left, ST_AGAIN, ST_IO, ST_TLS.
     cdef ssize_t try_send(self, const char* p, size_t n) noexcept nogil
     cdef int try_flush(self) noexcept nogil
+    # Never blocking, but for the file's disk. Bytes accepted (>= 1) of the n that stand at `at` in a file, or as for try_send; ST_FILE.
+    cdef ssize_t try_send_file(self, int file, int64_t at, size_t n) noexcept nogil
     # Blocking: a mask of WAIT_READ | WAIT_WRITE that may now succeed, ST_TIMEOUT, ST_INTR, ST_WOKEN, ST_IO.
     # Bytes already decrypted count as readable.
     cdef int wait(self, int events, int64_t deadline, Wake* wake) noexcept nogil

@@ -1,5 +1,7 @@
 """The abstract stream."""
-from pooledhttp._core.status cimport ST_IO
+from pooledhttp._core.compat cimport EINTR, c_pread, errno
+from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_give, buffer_take
+from pooledhttp._core.status cimport ST_FILE, ST_IO, ST_NOMEM, ST_OK
 
 
 cdef class Stream:
@@ -19,6 +21,27 @@ cdef class Stream:
 
     cdef int try_flush(self) noexcept nogil:
         return 0
+
+    cdef ssize_t try_send_file(self, int file, int64_t at, size_t n) noexcept nogil:
+        # By way of a buffer.
+        cdef ssize_t r = self.try_flush()
+        cdef char* buf
+        if r != ST_OK:
+            return r                     # nothing is read that could not be sent
+        buf = buffer_take()
+        if buf == NULL:
+            return ST_NOMEM
+        while True:
+            r = c_pread(file, buf, n if n < BUFFER_SIZE else BUFFER_SIZE, at)
+            if r >= 0 or errno != EINTR:
+                break
+        if r > 0:
+            r = self.try_send(buf, r)
+        else:
+            self.err = errno if r < 0 else 0
+            r = ST_FILE
+        buffer_give(buf)
+        return r
 
     cdef int wait(self, int events, int64_t deadline, Wake* wake) noexcept nogil:
         return ST_IO

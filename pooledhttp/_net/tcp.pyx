@@ -9,7 +9,7 @@ The main thread waits in slices: the end of one is ST_INTR, as a signal that bro
 from pooledhttp._core.clock cimport remaining
 from pooledhttp._core.compat cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, c_close, c_recv,
-    c_send, errno, ph_gil_releases, ph_poll, ph_set_rcvtimeo, pollfd,
+    c_send, errno, ph_gil_releases, ph_poll, ph_sendfile, ph_set_rcvtimeo, pollfd,
 )
 from pooledhttp._core.runtime cimport SLICE, on_main
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_OK, ST_PROTO, ST_TIMEOUT, ST_WOKEN
@@ -176,6 +176,15 @@ cdef class TcpStream(Stream):
 
     cdef ssize_t try_send(self, const char* p, size_t n) noexcept nogil:
         return sock_try_send(self.fd, p, n, &self.err)
+
+    cdef ssize_t try_send_file(self, int file, int64_t at, size_t n) noexcept nogil:
+        cdef ssize_t r = ph_sendfile(self.fd, file, at, n)
+        if r > 0:
+            return r
+        if r < 0 and errno == EAGAIN:
+            return ST_AGAIN
+        # Not a file for that, or it has failed: the plain way tells.
+        return Stream.try_send_file(self, file, at, n)
 
     cdef int wait(self, int events, int64_t deadline, Wake* wake) noexcept nogil:
         return sock_wait(self.fd, events, deadline, wake, &self.err)

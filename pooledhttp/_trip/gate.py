@@ -57,6 +57,13 @@ def cancelled(phase: str, reason: Any, conn: ConnInfo | None) -> errors.Cancelle
     return errors.Cancelled(f"cancelled while {_DOING[phase]}{why}", reason=reason, phase=phase, conn=conn)
 
 
+def file_failed(number: int, left: int, length: int, conn: ConnInfo | None) -> Exception:
+    """A file that is the request's body could not be read (`number` is an errno), or ended (0) `left` bytes too early."""
+    if number:
+        return OSError(number, os.strerror(number))
+    return errors.LocalProtocolError(f"the request's body ended {left} bytes short of its Content-Length of {length}", phase="send", conn=conn)
+
+
 def no_answer(conn: ConnInfo | None) -> errors.RemoteProtocolError:
     """A fresh connection was closed in order, before a byte of the answer."""
     return errors.RemoteProtocolError(f"the server closed the connection without an answer{_silent(conn)}", phase="headers", conn=conn)

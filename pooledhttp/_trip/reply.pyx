@@ -8,7 +8,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection
+from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection, FilePiece
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
 from pooledhttp._core.status cimport (
@@ -406,15 +406,26 @@ cdef class Reply(Exchange):
         cdef bytes piece
         cdef Py_ssize_t n
         if self.pieces is None:
-            self.pieces = iter(self.source_body)
+            sendable = getattr(self.source_body, "sendable", None)
+            self.pieces = iter(self.source_body) if sendable is None else sendable()
         self.n_spans = self.at_span = 0
         self.last_write = ph_now()
+        if self.file_left > 0:
+            raise gate.file_failed((<Connection>self.slot.owner).stream.err, self.file_left, self.source_body.length, self.conn)
         for got in self.pieces:
+            self.last_write = ph_now()
+            if type(got) is FilePiece:
+                if self.chunked_upload:
+                    raise TypeError("a part of a file is sent only where the body's length is known")
+                self.piece = got
+                self.file_fd = (<FilePiece>got).fd
+                self.file_at = (<FilePiece>got).at
+                self.file_left = (<FilePiece>got).size
+                return 1
             piece = got if type(got) is bytes else bytes(memoryview(got))
             n = PyBytes_GET_SIZE(piece)
             if n == 0:
                 continue
-            self.last_write = ph_now()
             if self.chunked_upload:
                 line = b"%x\r\n" % n
                 memcpy(self.frame, PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
