@@ -90,6 +90,7 @@ cdef class Exchange:
     cdef int interim             # 1xx heads skipped
     cdef int framing
     cdef uint64_t left           # FR_LENGTH: bytes to come
+    cdef bint bulk               # the caller wants the body whole
     cdef Chunked chunks
     cdef object fallback         # h11, where it decides
     cdef size_t head_at          # where the answer's head begins in buf

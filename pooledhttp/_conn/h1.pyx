@@ -30,6 +30,7 @@ cdef enum:
     JOIN = 8192              # a whole body up to this size travels with the head in one send
     MAX_INTERIM = 32
     TURN = 1048576           # bytes sent before the other direction is looked at
+    BULK = 131072            # room worth a wait for more than has arrived
     SLACK = 4096             # room that is worth another read into the buffer
 
 
@@ -235,6 +236,10 @@ cdef class H1Connection(Connection):
             if st < 0:
                 return st
         ex.phase = PH_HEADERS if ex.stage == XS_HEAD else PH_BODY
+        if ex.bulk and room >= BULK and not ex.silent_since:
+            r = self.stream.recv_batch(dst, room)
+            if r != ST_AGAIN:
+                return self.ended(r)
         while True:
             until = ex.deadline
             ex.limit = LIM_TOTAL

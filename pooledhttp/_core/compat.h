@@ -107,6 +107,18 @@ static inline int ph_set_rcvtimeo(int fd, int64_t ns) {
     return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 }
 
+/* Waits until `n` bytes have arrived, or for `ns`. Linux wakes a reader as soon as there are any bytes, unless it is told otherwise. */
+static inline int ph_gather(int fd, int n, int64_t ns) {
+    struct pollfd p = {fd, POLLIN, 0};
+    int one = 1, r, failed;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof n) < 0) return -1;
+    r = ph_poll(&p, 1, ns);
+    failed = errno;
+    setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one);
+    errno = failed;
+    return r;
+}
+
 /* Bytes of a file straight to a socket in blocking mode, as many as it takes now. EINVAL: not this file, or not on this system. sendfile knows
  * no MSG_DONTWAIT, so the descriptor is told for the call not to block. */
 static inline ssize_t ph_sendfile(int sock, int file, int64_t at, size_t n) {

@@ -45,6 +45,7 @@ cdef extern from "compat.h" nogil:
     void ph_wake_write(int wr)
     void ph_wake_drain(int rd)
     int ph_set_rcvtimeo(int fd, int64_t ns)
+    int ph_gather(int fd, int n, int64_t ns)
     ssize_t ph_sendfile(int sock, int file, int64_t at, size_t n)
     ssize_t c_pread "pread"(int fd, void* buf, size_t n, int64_t at)
     unsigned long ph_gil_releases()

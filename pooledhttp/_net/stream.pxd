@@ -16,6 +16,8 @@ cdef class Stream:
     cdef int64_t moved             # ns: when the kernel last took bytes that had been accepted before; 0: never
     # Blocking. recv_into: >= 1 bytes, ST_EOF, ST_TIMEOUT, ST_INTR, ST_WOKEN (only where wake is given), ST_IO, ST_TLS.
     cdef ssize_t recv_into(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil
+    # Waits a moment for a large part of n bytes, all of which are to come. As try_recv.
+    cdef ssize_t recv_batch(self, char* p, size_t n) noexcept nogil
     # Never blocking. >= 1 bytes, ST_EOF, ST_AGAIN, ST_IO, ST_TLS.
     cdef ssize_t try_recv(self, char* p, size_t n) noexcept nogil
     # Never blocking. Bytes *accepted* (>= 1), ST_AGAIN, ST_IO, ST_TLS. What a layer accepted but the kernel did not

@@ -1,7 +1,7 @@
 """The abstract stream."""
 from pooledhttp._core.compat cimport EINTR, c_pread, errno
 from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_give, buffer_take
-from pooledhttp._core.status cimport ST_FILE, ST_IO, ST_NOMEM, ST_OK
+from pooledhttp._core.status cimport ST_AGAIN, ST_FILE, ST_IO, ST_NOMEM, ST_OK
 
 
 cdef class Stream:
@@ -12,6 +12,9 @@ cdef class Stream:
 
     cdef ssize_t recv_into(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil:
         return ST_IO
+
+    cdef ssize_t recv_batch(self, char* p, size_t n) noexcept nogil:
+        return ST_AGAIN
 
     cdef ssize_t try_recv(self, char* p, size_t n) noexcept nogil:
         return ST_IO

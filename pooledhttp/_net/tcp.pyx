@@ -9,12 +9,16 @@ The main thread waits in slices: the end of one is ST_INTR, as a signal that bro
 from pooledhttp._core.clock cimport remaining
 from pooledhttp._core.compat cimport (
     EAGAIN, EINTR, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, c_close, c_recv,
-    c_send, errno, ph_gil_releases, ph_poll, ph_sendfile, ph_set_rcvtimeo, pollfd,
+    c_send, errno, ph_gil_releases, ph_gather, ph_poll, ph_sendfile, ph_set_rcvtimeo, pollfd,
 )
 from pooledhttp._core.runtime cimport SLICE, on_main
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_OK, ST_PROTO, ST_TIMEOUT, ST_WOKEN
 from pooledhttp._net.eager cimport EAGER_ASK, eager_begin, eager_end, eager_recv
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
+
+cdef enum:
+    BATCH = 262144           # bytes of a large body that are worth a wake-up
+    MOMENT = 2000000         # ns that they are waited for
 
 
 cdef int sock_wait(int fd, int events, int64_t deadline, Wake* wake, int* err) noexcept nogil:
@@ -170,6 +174,11 @@ cdef class TcpStream(Stream):
 
     cdef ssize_t recv_into(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil:
         return sock_recv(self.fd, p, n, deadline, wake, &self.rcvtimeo, &self.credit, &self.err)
+
+    cdef ssize_t recv_batch(self, char* p, size_t n) noexcept nogil:
+        # What the wait ended by does not matter: the wait for the first byte that may follow looks again.
+        ph_gather(self.fd, <int>(n if n < BATCH else BATCH), MOMENT)
+        return sock_try_recv(self.fd, p, n, &self.err)
 
     cdef ssize_t try_recv(self, char* p, size_t n) noexcept nogil:
         return sock_try_recv(self.fd, p, n, &self.err)

@@ -575,6 +575,7 @@ cdef class Reply(Exchange):
             if limit >= 0 and known > limit:
                 self.abort(RE_ERROR)
                 raise gate.too_large(limit, self.conn)
+        self.bulk = known > 0
         cap = <Py_ssize_t>min(known, STEP) if known >= 0 else 131072 + <Py_ssize_t>self.body_len
         b = c_bytes_new(NULL, cap)
         try:
