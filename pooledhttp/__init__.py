@@ -1,7 +1,7 @@
 """Go's net/http client, for threaded Python: a compiled, pooled, synchronous HTTP client with hard deadlines."""
-from typing import Any as _Any
-
 from pooledhttp._pool.stats import PoolStats
+from pooledhttp._typing import TYPE_CHECKING as _TYPE_CHECKING
+from pooledhttp._typing import Any as _Any
 from pooledhttp._version import __version__
 from pooledhttp.api import default_client, delete, features, get, head, options, patch, post, put, request, stream
 from pooledhttp.auth import BasicAuth, BearerAuth
@@ -44,7 +44,6 @@ from pooledhttp.errors import (
     WriteTimeout,
 )
 from pooledhttp.headers import Headers
-from pooledhttp.mock import MockTransport
 from pooledhttp.request import Request
 from pooledhttp.response import Response
 from pooledhttp.timeout import Timeout
@@ -64,9 +63,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _Any:
-    if name == "JSONDecodeError":       # made when first needed: its base is in json
-        from pooledhttp import errors
+if _TYPE_CHECKING:
+    from pooledhttp.mock import MockTransport
 
-        return errors.JSONDecodeError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Where the names are that few programs use: imported when first asked for. JSONDecodeError's base is in json.
+_LATE = {"JSONDecodeError": "errors", "MockTransport": "mock"}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"pooledhttp.{_LATE[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

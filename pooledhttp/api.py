@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import os
 from threading import RLock
-from typing import TYPE_CHECKING
 
+from pooledhttp._typing import TYPE_CHECKING
 from pooledhttp._version import __version__
 from pooledhttp.client import Client, StreamContext
 

@@ -1,7 +1,7 @@
 """Authentication that needs no second exchange: a header is added to the request."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pooledhttp._typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, overload
 
+from pooledhttp._typing import TYPE_CHECKING, Any, overload
 from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
 from pooledhttp.errors import Error, InvalidURL

@@ -9,9 +9,9 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from stat import S_ISREG
-from typing import Any
 
 from pooledhttp._conn.connection import FilePiece
+from pooledhttp._typing import Any
 from pooledhttp.errors import LocalProtocolError, StreamConsumed
 from pooledhttp.url import encode_form
 

@@ -5,7 +5,7 @@ involved also `.phase` (one of `PHASES`) and `.conn` (a `ConnInfo`).
 """
 from __future__ import annotations
 
-from typing import Any
+from pooledhttp._typing import Any
 
 PHASES = ("pool", "dns", "connect", "proxy", "tls", "send", "headers", "body")
 

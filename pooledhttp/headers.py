@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
 
+from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.errors import Error
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from pooledhttp._typing import Any
 from pooledhttp.request import Request
 from pooledhttp.response import Response
 

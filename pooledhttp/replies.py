@@ -5,8 +5,8 @@ import sys
 from _tracemalloc import is_tracing
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Any
 
+from pooledhttp._typing import Any
 from pooledhttp.errors import ResponseTooLarge
 
 

@@ -1,10 +1,11 @@
 """A request as the caller means it, and as the transport needs it."""
 from __future__ import annotations
 
+from collections import namedtuple
 from time import monotonic_ns
-from typing import Any, NamedTuple
 
 from pooledhttp._proto.writer import check_method, check_target, field_block
+from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import BasicAuth
 from pooledhttp.content import BodySource, ChunkedBody, GoneBody, encode_body
 from pooledhttp.errors import InvalidURL, LocalProtocolError
@@ -21,19 +22,25 @@ _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 _FRAMING = frozenset(("host", "content-length", "transfer-encoding"))
 
 
-class Wire(NamedTuple):
-    """A request as `Transport.exchange` takes it. `flags` has FLAG_REPLAY where it may be sent again on a fresh connection."""
+if TYPE_CHECKING:
+    from typing import NamedTuple
 
-    key: str
-    host: str
-    port: int
-    method: bytes
-    target: bytes
-    authority: bytes
-    fields: bytes
-    body: bytes | BodySource | None
-    flags: int
-    url: str
+    class Wire(NamedTuple):
+        """A request as `Transport.exchange` takes it. `flags` has FLAG_REPLAY where it may be sent again on a fresh connection."""
+
+        key: str
+        host: str
+        port: int
+        method: bytes
+        target: bytes
+        authority: bytes
+        fields: bytes
+        body: bytes | BodySource | None
+        flags: int
+        url: str
+else:
+    # As typing.NamedTuple makes it, without importing that.
+    Wire = namedtuple("Wire", "key host port method target authority fields body flags url")
 
 
 def not_yet(option: str) -> NotImplementedError:

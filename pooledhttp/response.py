@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
 
+from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.errors import Error, HTTPStatusError, ResponseTooLarge, StreamClosed, StreamConsumed, StreamError
 from pooledhttp.headers import Headers, HeaderTypes
 from pooledhttp.lines import LineSplitter, parse_links

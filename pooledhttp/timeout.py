@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from math import inf, isnan
-from typing import TYPE_CHECKING, Any
 
 from pooledhttp._core.limits import Limits
+from pooledhttp._typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typing import TypeAlias

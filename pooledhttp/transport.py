@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
@@ -22,6 +21,7 @@ from pooledhttp._pool.janitor import janitor
 from pooledhttp._pool.stats import PoolStats
 from pooledhttp._trip.reply import Reply
 from pooledhttp._trip.trip import Tripper
+from pooledhttp._typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import ssl
@@ -193,9 +193,9 @@ class Transport(Tripper):
         """What the environment's CA variables say now, as the end of the pool keys of a client's requests; "" where they do not count."""
         if self._trusting[0] is not True:
             return ""
-        from pooledhttp._net import tlsconfig
+        from pooledhttp._net.caenv import environment
 
-        return tlsconfig.environment(os.environ)
+        return environment(os.environ)
 
     def new_dial(self, spec: DialSpec, limits: Limits) -> Dial:
         """A dial that was not begun yet."""

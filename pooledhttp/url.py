@@ -6,8 +6,7 @@ as UTF-8; valid escapes are left as they are. The userinfo is kept in the string
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.errors import InvalidURL, LocalProtocolError, UnsupportedProtocol
 
 if TYPE_CHECKING:
@@ -30,7 +29,8 @@ _DIGITS = frozenset("0123456789")
 _CONTROLS = frozenset(map(chr, range(32))) | {"\x7f"}
 
 _ESCAPED = [chr(b) if chr(b) in _UNRESERVED else f"%{b:02X}" for b in range(256)]
-_FORM_ESCAPED = [chr(b) if chr(b) in frozenset(_ALNUM + "-._*") else f"%{b:02X}" for b in range(256)]
+_FORM_SAFE = frozenset(_ALNUM + "-._*")
+_FORM_ESCAPED = [chr(b) if chr(b) in _FORM_SAFE else f"%{b:02X}" for b in range(256)]
 _FORM_ESCAPED[32] = "+"
 
 _MEMO_SIZE = 1024          # texts; longer ones than _MEMO_TEXT characters are parsed each time

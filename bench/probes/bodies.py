@@ -50,8 +50,8 @@ class Upload(Probe):
         with servers.sink() as url:
             with path.open("wb") as file:
                 file.truncate(options.upload * MIB)           # holes: nothing is read from a disk
-            with path.open("rb", buffering=0) as file:
-                while file.read(MIB):                         # into the kernel's cache, which whoever came first would fill otherwise
+            with path.open("rb", buffering=0) as raw:
+                while raw.read(MIB):                         # into the kernel's cache, which whoever came first would fill otherwise
                     pass
             little = servers.directory / "little"
             little.write_bytes(b"x" * 1000)

@@ -7,11 +7,12 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pooledhttp import errors
+from pooledhttp._net.caenv import CA_VARIABLES, environments
 
 if TYPE_CHECKING:
     import ssl
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 Password = str | bytes | Callable[[], str | bytes]
 Verify: TypeAlias = "bool | str | tuple[str, str] | ssl.SSLContext"
 KEPT_MAX = 256                # contexts kept; a process that needs more makes them anew
-CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 KEY_LOG = "SSLKEYLOGFILE"
 SYSTEM = "system"
 
@@ -86,7 +86,7 @@ class TlsSettings:
         """These settings as `environment` found the CA variables when it returned `trust`: they count only where `verify is True`."""
         if not trust or self.verify is not True:
             return self
-        paths, named = _environments[trust]
+        paths, named = environments[trust]
         return replace(self, verify=paths, named=named)
 
 
@@ -145,31 +145,6 @@ def _pin(fingerprint: Any) -> str:
     if digits is None:
         raise ValueError(f'fingerprint must be "sha256:" and 64 hex digits, with or without colons, not {fingerprint!r}')
     return digits[1].replace(":", "")
-
-
-# What `environment` returned before, and the paths and variables that it stands for; a process has few.
-_environments: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {}
-
-
-def environment(environ: Mapping[str, str]) -> str:
-    """The CA variables as they are now, as what a pool key ends with; "" where none is set.
-
-    SSL_CERT_FILE and SSL_CERT_DIR (together), else REQUESTS_CA_BUNDLE, else CURL_CA_BUNDLE.
-    """
-    paths, named = ("", ""), ("", "")
-    file, folder, *bundles = (environ.get(name, "") for name in CA_VARIABLES)
-    if file or folder:
-        paths, named = (file, folder), (CA_VARIABLES[0], CA_VARIABLES[1])
-    else:
-        for name, path in zip(CA_VARIABLES[2:], bundles, strict=True):
-            if path:
-                paths, named = ("", path) if os.path.isdir(path) else (path, ""), (name, name)
-                break
-        else:
-            return ""
-    trust = f" ({', '.join(f'{name}={path!r}' for name, path in zip(named, paths, strict=True) if path)})"
-    _environments[trust] = paths, named
-    return trust
 
 
 # -- contexts, one per settings --

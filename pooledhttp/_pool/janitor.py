@@ -5,7 +5,8 @@ import sys
 import threading
 import time
 import weakref
-from typing import Protocol
+
+from pooledhttp._typing import Protocol
 
 TICK = 0.5      # seconds: a connection that the server closed is noticed within a second
 

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from pooledhttp import errors
+from pooledhttp._typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pooledhttp.conninfo import ConnInfo

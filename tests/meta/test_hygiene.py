@@ -84,7 +84,7 @@ IMPORT = "import sys, time; t = time.perf_counter(); import {}; t = time.perf_co
 # The public contract's list, and what else is dear and not needed to import the package.
 HEAVY = {"ssl", "certifi", "h11", "json", "http.cookiejar", "http.client", "urllib.request", "email", "idna", "asyncio",
          "concurrent.futures", "logging", "pathlib", "tempfile", "subprocess", "dataclasses", "inspect", "decimal", "mimetypes",
-         "importlib.metadata"}
+         "importlib.metadata", "typing", "re", "enum", "contextlib", "socket"}
 
 
 def imported(modules: str) -> tuple[float, set[str]]:

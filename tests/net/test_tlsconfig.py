@@ -14,7 +14,8 @@ import trustme
 
 from pooledhttp import errors
 from pooledhttp._net import tlsconfig
-from pooledhttp._net.tlsconfig import TlsSettings, environment, hostname, settings, tls_error
+from pooledhttp._net.caenv import environment
+from pooledhttp._net.tlsconfig import TlsSettings, hostname, settings, tls_error
 
 from .conftest import Certificates, Peer
 
