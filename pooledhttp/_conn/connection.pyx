@@ -10,7 +10,9 @@ from os import dup
 
 
 cdef class FilePiece:
-    """`size` bytes of an open regular file from `at` on, sent without passing through Python; an upload's iterator may yield it where the body's length is known.
+    """`size` bytes of an open regular file from `at` on, sent without passing through Python.
+
+    An upload's iterator may yield it where the body's length is known.
 
     `descriptor` is duplicated, so that nobody's closing it meanwhile has another file sent. OSError where that fails.
     """
