@@ -55,7 +55,7 @@ __all__ = [
     "ConnectTimeout", "DNSError", "DeadlineExceeded", "DecodingError", "Error", "HTTPStatusError", "Headers", "InvalidURL",
     "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
     "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
-    "ResponseHeaderTimeout", "ResponseTooLarge",
+    "ResponseHeaderTimeout", "ResponseTooLarge", "Retry",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",
     "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WriteError", "WriteTimeout",
     "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post", "put",
@@ -65,9 +65,10 @@ __all__ = [
 
 if _TYPE_CHECKING:
     from pooledhttp.mock import MockTransport
+    from pooledhttp.retry import Retry
 
 # Where the names are that few programs use: imported when first asked for. JSONDecodeError's base is in json.
-_LATE = {"JSONDecodeError": "errors", "MockTransport": "mock"}
+_LATE = {"JSONDecodeError": "errors", "MockTransport": "mock", "Retry": "retry"}
 
 
 def __getattr__(name: str) -> _Any:

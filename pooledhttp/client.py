@@ -11,10 +11,11 @@ from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
 from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow
 from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
+from pooledhttp.mounts import Mounts, Route
 from pooledhttp.request import Request, not_yet
 from pooledhttp.response import Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
-from pooledhttp.transport import FLAG_MAY_GO_ON, Canceller, Transport, default_transport
+from pooledhttp.transport import FLAG_MAY_GO_ON, NOTE_COOKIE, Canceller, Transport, default_transport
 from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from pooledhttp._core.limits import Limits
+    from pooledhttp.cookies import Cookies
     from pooledhttp.interned import Lease
     from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
     from pooledhttp.progress import Progress
+    from pooledhttp.retry import Retry, RetryTypes
 
     Requests: TypeAlias = Iterable[str | Request | tuple[str, str]]
 
@@ -36,7 +39,7 @@ _ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
-_LIVE = frozenset(("transport", "_exchange", "_lease", "_memo", "_private", "_timing", "_trust"))      # what no pickle holds
+_LIVE = frozenset(("transport", "_exchange", "_first_jar", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))   # what no pickle holds
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -59,6 +62,22 @@ def _refuse_what_is_not_there(**given: Any) -> None:
     for name, value in given.items():
         if value:
             raise not_yet(f"{name}=")
+
+
+def as_retry(retries: RetryTypes) -> Retry | None:
+    """What was given as `retries`; None for none."""
+    if retries is None:
+        return None
+    from pooledhttp.retry import Retry
+
+    return Retry.of(retries)
+
+
+def as_cookies(cookies: Any) -> Cookies:
+    """What was given as `cookies`."""
+    from pooledhttp.cookies import Cookies
+
+    return Cookies(cookies)
 
 
 def _defaults(headers: HeaderTypes) -> Headers:
@@ -89,16 +108,16 @@ class Client:
     """
 
     def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
-                 cookies: None = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
-                 follow_redirects: bool = True, max_redirects: int = 10, retries: int | None = None,
-                 event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: None = None, trust_env: bool = True,
+                 cookies: Any = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
+                 follow_redirects: bool = True, max_redirects: int = 10, retries: RetryTypes = None,
+                 event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: Mapping[str, Any] | None = None, trust_env: bool = True,
                  raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
                  **transport_options: Unpack[TransportOptions]) -> None:
-        _refuse_what_is_not_there(retries=retries, mounts=mounts, cookies=cookies)
         if isinstance(max_redirects, bool) or not isinstance(max_redirects, int) or max_redirects < 0:
             raise ValueError(f"max_redirects is a number of redirects, not {max_redirects!r}")
         self._follow = bool(follow_redirects)
         self._max_redirects = max_redirects
+        self._retry = as_retry(retries)
         if transport is not None:
             if transport_options:
                 raise TypeError(f"transport= and its options ({', '.join(transport_options)}) exclude each other")
@@ -125,21 +144,24 @@ class Client:
         if event_hooks:
             self._set_hooks(event_hooks)
         self._private = bool(transport_options)
-        self._lease: Lease | None = None             # where the transport is shared with others that came out of a pickle
+        self._leases: list[Lease] = []               # of transports that are shared with others that came out of a pickle
         self._closed = False
         if transport is None:
             transport = Transport(**transport_options) if transport_options else default_transport()
         self._trust_env = trust_env
-        self._attach(transport)
+        self._keeps_cookies = True
+        self._jar: Cookies | None = as_cookies(cookies) if cookies is not None else None
+        self._attach(transport, mounts)
 
-    def _attach(self, transport: Any) -> None:
+    def _attach(self, transport: Any, mounts: Mapping[str, Any] | None) -> None:
         self.transport = transport
-        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise
-        # share no connection.
-        self._trust: str = transport.ca_environment() if self._trust_env and isinstance(transport, Transport) else ""
-        # A subclass's own round_trip is what it wants called.
-        own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
-        self._exchange: Any = transport.exchange if own else None
+        self._route = Route(transport, self._trust_env)
+        self._trust = self._route.trust
+        self._exchange = self._route.exchange
+        self._mounts = Mounts(mounts, self._trust_env) if mounts else None
+
+    def _route_of(self, url: URL) -> Route:
+        return self._route if self._mounts is None else self._mounts.find(url, self._route)
 
     # --- defaults -------------------------------------------------------------------------------------------------------
 
@@ -177,6 +199,28 @@ class Client:
     def auth(self, auth: AuthTypes) -> None:
         self._auth = as_auth(auth)
         self._forget()
+
+    @property
+    def cookies(self) -> Cookies:
+        """What the servers have set, and what you set: it goes along with every request that it is for. The process-wide client has none."""
+        jar = self._jar
+        if jar is None:
+            jar = as_cookies(None)
+            if self._keeps_cookies:
+                self._jar = jar = self.__dict__.setdefault("_first_jar", jar)       # two threads may be here at once
+                self._forget()                         # what was learnt holds where there are no cookies
+        return jar
+
+    @cookies.setter
+    def cookies(self, cookies: Any) -> None:
+        if not self._keeps_cookies:
+            raise RuntimeError("the process-wide client keeps no cookies: make a Client()")
+        self._jar = as_cookies(cookies)
+        self._forget()
+
+    def _take_cookies(self, response: Response, request: Request) -> None:
+        if self._keeps_cookies:
+            self.cookies.extract(response, request)
 
     @property
     def event_hooks(self) -> dict[str, list[Callable[[Any], Any]]]:
@@ -332,7 +376,9 @@ class Client:
         """What a plain GET of `url` needs, kept for the next one; None where each request must be made by itself."""
         memo = self._memo                    # first: whoever changes what is read below replaces it afterwards
         auth = self._auth
-        if self._closed or self._exchange is None or self._hooks is not None or not (auth is None or isinstance(auth, HeaderAuth)):
+        if (self._closed or self._exchange is None or self._hooks is not None or self._retry is not None or self._jar
+                or not (auth is None or isinstance(auth, HeaderAuth))
+                or (self._mounts is not None and self._route_of(URL(self._absolute(url, None))) is not self._route)):
             return None
         headers = self._headers
         version = headers.version
@@ -343,6 +389,8 @@ class Client:
         if self._follow:
             flags |= FLAG_MAY_GO_ON
         wire = key, host, port, method, target, authority, fields, body, flags, whole          # a plain tuple is the fastest to take apart
+        if self._jar is not None:
+            return wire                      # empty now; the next one must look again
         if len(memo) >= _MEMO_SIZE:
             memo.clear()
         memo[url] = wire
@@ -361,7 +409,7 @@ class Client:
                 e.request = Request.from_wire(wire)
             raise
         status = reply.status
-        if status >= 300 and status < 400:
+        if reply.notes or 300 <= status < 400:
             return self._went_on(reply, wire, limits, deadline, source, cancel)
         response = new_response(Response)
         response.status_code = status
@@ -372,13 +420,15 @@ class Client:
         return response.raise_for_status() if self._raise else response
 
     def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:
-        """The short cut led to a redirect: the rest is the whole way."""
+        """The short cut led to a redirect, or to a cookie: the rest is the whole way."""
         request = Request.from_wire(wire)
         request.trust = self._trust
         response = Response.from_reply(reply, request)
         response.default_encoding = self._default_encoding
-        flow = Flow(self, Timeout.from_limits(limits), source, deadline, auth=self._auth, follow=self._follow, stream=False, max_body=self._limit,
-                    cancel=cancel)
+        if reply.notes & NOTE_COOKIE:
+            self._take_cookies(response, request)
+        flow = Flow(self, Timeout.from_limits(limits), source, deadline, auth=self._auth, follow=self._follow, retry=None, stream=False,
+                    max_body=self._limit, cancel=cancel)
         return flow.go_on(request, response)
 
     # --- the whole way ----------------------------------------------------------------------------------------------------
@@ -433,8 +483,9 @@ class Client:
         limit = take("max_response_bytes", _GIVEN)
         stream = take("stream", False)
         follow = take("follow_redirects", None)
+        retries = take("retries", None)
         if options:
-            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("context", "retries") if name in options})
+            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("context",) if name in options})
             check_options(options)
         if self._closed:
             raise RuntimeError("the client is closed")
@@ -444,7 +495,7 @@ class Client:
             limits, source = Timeout.of(timeout), "request"
         total = limits.limits.total
         flow = Flow(self, limits, source, monotonic_ns() + total if total >= 0 else -1, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
-                    follow=self._follow if follow is None else bool(follow), stream=stream,
+                    follow=self._follow if follow is None else bool(follow), retry=self._retry if retries is None else as_retry(retries), stream=stream,
                     max_body=_check_limit(limit) if limit is not _GIVEN else self._limit, cancel=cancel)
         return flow.run(request)
 
@@ -460,8 +511,8 @@ class Client:
         self._forget()
         if self._private:
             self.transport.close()
-        lease, self._lease = self._lease, None
-        if lease is not None:
+        leases, self._leases = self._leases, []
+        for lease in leases:
             lease.close()
 
     def __enter__(self) -> Client:
@@ -479,41 +530,49 @@ class Client:
         """The configuration. A transport of another class travels as its own pickle says."""
         if self._closed:
             raise RuntimeError("the client is closed")
-        transport = self.transport
-        how: tuple[Any, ...]
-        if transport is default_transport():
-            how = ("default",)
-        elif type(transport) is Transport:
-            from pooledhttp.interned import configuration
-
-            how = ("interned", *configuration(transport))
-        else:
-            how = ("own", transport, self._private)
         state = {name: value for name, value in dict(self.__dict__).items() if name not in _LIVE}
-        return {**state, "transport": how}
+        mounts = [(pattern, _travelling(transport)) for pattern, transport in self._mounts.given.items()] if self._mounts is not None else None
+        return {**state, "transport": _travelling(self.transport), "private": self._private, "mounts": mounts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         kind, *how = state.pop("transport")
+        private = state.pop("private")
+        mounts = state.pop("mounts")
         self.__dict__.update(state)
-        self._private = False
-        self._lease = None
+        self._private = private and kind == "own"
+        self._leases = []
         self._memo = {}
         self._headers = self._headers.copy()         # a shallow copy's would be the other's too
         self._headers.drop_on_change(self._memo)
         if self._hooks is not None:
             self._hooks = {name: list(hooks) for name, hooks in self._hooks.items()}
+        if self._jar is not None:
+            self._jar = as_cookies(self._jar)
         self._set_timeout(self._timeout)
-        if kind == "default":
-            self._attach(default_transport())
-        elif kind == "own":
-            transport, self._private = how
-            self._attach(transport)
-        else:
-            from pooledhttp.interned import lease
+        self._attach(self._arrived(kind, *how), None if mounts is None else {pattern: self._arrived(*how) for pattern, how in mounts})
 
-            self._lease = lease(*how)
-            self._attach(self._lease.transport)
+    def _arrived(self, kind: str, *how: Any) -> Any:
+        if kind == "default":
+            return default_transport()
+        if kind == "own":
+            return how[0]
+        from pooledhttp.interned import lease
+
+        shared = lease(*how)
+        self._leases.append(shared)
+        return shared.transport
+
+
+def _travelling(transport: Any) -> tuple[Any, ...]:
+    """What stands for a transport in a pickle."""
+    if transport is None or transport is default_transport():
+        return ("default",) if transport is not None else ("own", None)
+    if type(transport) is not Transport:
+        return "own", transport
+    from pooledhttp.interned import configuration
+
+    return ("interned", *configuration(transport))
 
 
 class StreamContext:

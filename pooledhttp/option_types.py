@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from pooledhttp.auth import AuthTypes
 from pooledhttp.headers import HeaderTypes
+from pooledhttp.retry import RetryTypes
 from pooledhttp.timeout import TimeoutTypes
 from pooledhttp.url import Params
 
@@ -17,7 +18,7 @@ class BuildOptions(TypedDict, total=False):
 
     params: Params | None
     headers: HeaderTypes
-    cookies: None
+    cookies: Any
     content: Any
     data: Any
     files: None
@@ -30,7 +31,7 @@ class _SendOptions(TypedDict, total=False):
     context: None
     follow_redirects: bool | None
     max_response_bytes: int | None
-    retries: int | None
+    retries: RetryTypes
 
 
 class SendOptions(_SendOptions, total=False):
