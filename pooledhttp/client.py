@@ -9,9 +9,8 @@ from pooledhttp._typing import TYPE_CHECKING, Any, overload
 from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
 from pooledhttp.errors import Error, InvalidURL
-from pooledhttp.flow import Flow
+from pooledhttp.flow import Flow, Route
 from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
-from pooledhttp.mounts import Mounts, Route
 from pooledhttp.request import Request, not_yet
 from pooledhttp.response import Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from pooledhttp._core.limits import Limits
     from pooledhttp.cookies import Cookies
     from pooledhttp.interned import Lease
+    from pooledhttp.mounts import Mounts
     from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
     from pooledhttp.progress import Progress
     from pooledhttp.retry import Retry, RetryTypes
@@ -158,7 +158,11 @@ class Client:
         self._route = Route(transport, self._trust_env)
         self._trust = self._route.trust
         self._exchange = self._route.exchange
-        self._mounts = Mounts(mounts, self._trust_env) if mounts else None
+        self._mounts: Mounts | None = None
+        if mounts is not None and mounts != {}:
+            from pooledhttp.mounts import Mounts
+
+            self._mounts = Mounts(mounts, self._trust_env)
 
     def _route_of(self, url: URL) -> Route:
         return self._route if self._mounts is None else self._mounts.find(url, self._route)
@@ -408,8 +412,8 @@ class Client:
             if e.request is None:
                 e.request = Request.from_wire(wire)
             raise
-        status = reply.status
-        if reply.notes or 300 <= status < 400:
+        status = reply.final_status
+        if not status:
             return self._went_on(reply, wire, limits, deadline, source, cancel)
         response = new_response(Response)
         response.status_code = status

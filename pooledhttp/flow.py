@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-from pooledhttp import redirects
 from pooledhttp._core.cancel import pause
 from pooledhttp._trip.gate import deadline_passed
 from pooledhttp._typing import TYPE_CHECKING, Any
@@ -13,15 +12,16 @@ from pooledhttp.errors import Cancelled, Error, TooManyRedirects
 from pooledhttp.request import Request
 from pooledhttp.response import Response
 from pooledhttp.timeout import Timeout
-from pooledhttp.transport import FLAG_MAY_GO_ON, FLAG_MAY_REPEAT, FLAG_STREAM, NOTE_COOKIE, Canceller
+from pooledhttp.transport import FLAG_MAY_GO_ON, FLAG_MAY_REPEAT, FLAG_STREAM, NOTE_COOKIE, Canceller, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pooledhttp.client import Client
-    from pooledhttp.mounts import Route
     from pooledhttp.retry import Retry
 
+# Of a redirect, where it says where to.
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
 # How long the rest of a body that nobody wants is waited for (ns), so that its connection can serve again. Of it 256 KiB at most are taken.
 _DRAIN = 500_000_000
 
@@ -42,6 +42,21 @@ def _as_request(made: Any) -> Request:
     if not isinstance(made, Request):
         raise TypeError(f"an auth returns the request to send, not {type(made).__name__}")
     return made
+
+
+class Route:
+    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests."""
+
+    __slots__ = ("exchange", "transport", "trust")
+
+    def __init__(self, transport: Any, trust_env: bool) -> None:
+        self.transport = transport
+        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise
+        # share no connection.
+        self.trust: str = transport.ca_environment() if trust_env and isinstance(transport, Transport) else ""
+        # A subclass's own round_trip is what it wants called.
+        own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
+        self.exchange: Any = transport.exchange if own else None
 
 
 class Flow:
@@ -75,7 +90,7 @@ class Flow:
 
     def go_on(self, request: Request, response: Response) -> Response:
         """The last response, where `response` is the first."""
-        while self.follow and response.status_code in redirects.STATUSES:
+        while self.follow and response.status_code in _REDIRECTS:
             following = self._redirected(request, response)
             if following is None:
                 break
@@ -96,6 +111,8 @@ class Flow:
     # --- redirects --------------------------------------------------------------------------------------------------------
 
     def _redirected(self, request: Request, response: Response) -> Request | None:
+        from pooledhttp import redirects
+
         try:
             following = redirects.following(request, response)
             if following is None:

@@ -2,26 +2,11 @@
 from __future__ import annotations
 
 from pooledhttp._typing import TYPE_CHECKING, Any
-from pooledhttp.transport import Transport
+from pooledhttp.flow import Route
 from pooledhttp.url import DEFAULT_PORTS, URL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-class Route:
-    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests."""
-
-    __slots__ = ("exchange", "transport", "trust")
-
-    def __init__(self, transport: Any, trust_env: bool) -> None:
-        self.transport = transport
-        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise
-        # share no connection.
-        self.trust: str = transport.ca_environment() if trust_env and isinstance(transport, Transport) else ""
-        # A subclass's own round_trip is what it wants called.
-        own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
-        self.exchange: Any = transport.exchange if own else None
 
 
 class Pattern:

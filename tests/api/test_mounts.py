@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pooledhttp import URL, Client, MockTransport, Request, Response, Transport, default_transport
-from pooledhttp.mounts import Mounts, Pattern, Route
+from pooledhttp.flow import Route
+from pooledhttp.mounts import Mounts, Pattern
 from tests.support.peer import Peer, answering, respond
 
 from .server import Spy
