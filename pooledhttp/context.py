@@ -68,6 +68,7 @@ class Context(Canceller):
             if ns >= 0:
                 ends.append(ns)
         self.deadline_ns = min(ends, default=NEVER)
+        self.drains = True
         self._parents = ()
         self._children = None
         self._tying = threading.RLock()

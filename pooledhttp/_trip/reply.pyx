@@ -422,7 +422,7 @@ cdef class Reply(Exchange):
 
     cdef bint by_context(self, int st, object e) except -1:
         # Its end says nothing of the connection, unlike the request's or the client's deadline.
-        return (st == ST_WOKEN and isinstance(e, errors.Cancelled)) or (st == ST_TIMEOUT and self.limit == LIM_TOTAL and self.source == "context")
+        return (st == ST_WOKEN and self.cancel is not None and self.cancel.drains and isinstance(e, errors.Cancelled)) or (st == ST_TIMEOUT and self.limit == LIM_TOTAL and self.source == "context")
 
     cdef object obey(self):
         if self.cancel is not None and self.cancel.is_cancelled():
