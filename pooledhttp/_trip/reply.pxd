@@ -43,8 +43,9 @@ cdef class Reply(Exchange):
     cdef object _leave(self)
     cdef object _close(self)
     cdef bint may_drain(self) noexcept nogil
-    cdef object drain(self, int reason)
-    cdef int _drain(self) noexcept nogil
+    cdef object hand_over(self, int reason)
+    cdef int skim(self) noexcept nogil
+    cdef object _drain(self, int64_t until)
     cdef bytes _fallback_read(self, Py_ssize_t n)
     cdef void give(self, int verdict, int64_t idle_limit, bint used) noexcept nogil
     cdef object settle(self)

@@ -11,6 +11,7 @@ from libc.string cimport memcpy
 
 from pooledhttp._conn.connection cimport (
     FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Connection, FilePiece,
+    provisional,
 )
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
@@ -248,7 +249,7 @@ cdef class Reply(Exchange):
         if self.slot == NULL or self.draining:
             return
         if self.may_drain():
-            self.drain(RE_DRAIN_LIMIT)
+            self.hand_over(RE_DRAIN_LIMIT)
         else:
             self.abort(RE_DRAIN_LIMIT)
 
@@ -259,7 +260,7 @@ cdef class Reply(Exchange):
         return not (self.sending or self.t_sent == 0 or self.send_broke or self.framing == FR_FALLBACK or self.framing == FR_CLOSE
                     or self.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE) or self.slot.interrupted or (self.framing == FR_LENGTH and self.left > DRAIN))
 
-    cdef object drain(self, int reason):
+    cdef object hand_over(self, int reason):
         """What has arrived is read now, and what comes within `DRAIN_NS` by the janitor; then the connection is pooled, or closed for `reason`."""
         self.draining = True
         self.drain_reason = reason
@@ -271,7 +272,7 @@ cdef class Reply(Exchange):
         if not self.drain_step():
             janitor.drain(self)
 
-    cdef int _drain(self) noexcept nogil:
+    cdef int skim(self) noexcept nogil:
         # ST_OK: the answer is at its end; ST_AGAIN: more is to come; else it is not worth it.
         cdef char* scratch
         cdef ssize_t r = ST_OK
@@ -304,7 +305,7 @@ cdef class Reply(Exchange):
         """Throw away what has arrived. True: that was all, or enough, and the connection is pooled or closed."""
         cdef int st
         with nogil:
-            st = self._drain()
+            st = self.skim()
         if st == ST_AGAIN:
             return False
         if st == ST_OK:
@@ -321,6 +322,55 @@ cdef class Reply(Exchange):
     def fileno(self) -> int:
         """The connection's descriptor while it is held, else -1."""
         return (<Connection>self.slot.owner).fileno() if self.slot != NULL else -1
+
+    def drain(self, int64_t until) -> None:
+        """Take the rest of the body so that its connection can serve again, until `until` (monotonic ns) at the latest; else close it.
+
+        At most 256 KiB are taken, and nothing where the connection could not serve again anyway. Raises Cancelled.
+        """
+        self._enter()
+        try:
+            if self.slot == NULL or self.draining:
+                return
+            if self.framing == FR_CLOSE or self.facts.conn_close or self.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE):
+                self._close()
+            elif self.cancel is None:
+                self._drain(until)
+            else:
+                with Obeying(self):
+                    self._drain(until)
+        finally:
+            self.closed = True
+            self._leave()
+
+    cdef object _drain(self, int64_t until):
+        cdef char* scratch
+        cdef ssize_t r = 0
+        cdef size_t seen = 0
+        if self.deadline < 0 or until < self.deadline:
+            self.deadline = until
+        block = PyBytes_FromStringAndSize(NULL, 65536)
+        scratch = PyBytes_AS_STRING(block)
+        if self.sending and self.has_pieces and self.at_span == self.n_spans and self.file_left == 0:
+            # All may be sent, and nobody asked for another piece yet.
+            self.next_piece()
+            if not self.has_pieces:
+                with nogil:
+                    r = (<Connection>self.slot.owner).finish_sending(self)
+        while not (self.framing == FR_FALLBACK or self.failed is not None or self.sending or seen > DRAIN
+                   or (self.framing == FR_LENGTH and self.left > DRAIN)):
+            with nogil:
+                r = (<Connection>self.slot.owner).read_body(self, scratch, 65536)
+            if r == ST_EOF:
+                self.finish()
+                return
+            if r > 0:
+                seen += r
+            elif r == ST_INTR or r == ST_WOKEN:
+                self.resolve(<int>r)
+            else:
+                break
+        self.abort(RE_DRAIN_LIMIT)
 
     def leak(self) -> None:
         """Closed because its last reference went: counts in `stats().leaked`."""
@@ -414,7 +464,7 @@ cdef class Reply(Exchange):
                 # A signal's handler, or the upload's iterator: what is read next must not look like the body's end.
                 self.failed = errors.StreamClosed(f"the response is closed: {type(e).__name__} broke off its reading")
             if self.slot != NULL and self.by_context(st, e) and self.may_drain():
-                self.drain(RE_TIMEOUT if st == ST_TIMEOUT else RE_CANCELLED)
+                self.hand_over(RE_TIMEOUT if st == ST_TIMEOUT else RE_CANCELLED)
                 raise
             self.abort(RE_TIMEOUT if st == ST_TIMEOUT else RE_SERVER_CLOSED if st == ST_STALE else
                        RE_CANCELLED if st == ST_INTR or st == ST_WOKEN or broken_off else RE_ERROR)
@@ -576,7 +626,8 @@ cdef class Reply(Exchange):
             self.sending = False
             self.send_broke = True
             self.has_pieces = False
-        if self.max_body >= 0 and head.content_length > self.max_body and not self.no_body_method and head.status not in (204, 304):
+        if (self.max_body >= 0 and head.content_length > self.max_body and not self.no_body_method and head.status not in (204, 304)
+                and not provisional(self)):
             raise self.failure(ST_TOO_LARGE)
         return 1
 
