@@ -175,8 +175,16 @@ class Scope:
             self._context.cancel("its scope was left")
 
 
+def within(cancel: Canceller, deadline: int, source: str) -> tuple[int, str]:
+    """The earlier of `deadline` (monotonic ns, -1: none), which is `source`'s, and the context's, where `cancel` is one."""
+    ends = cancel.deadline_ns if isinstance(cancel, Context) else NEVER
+    return (ends, "context") if ends >= 0 and (deadline < 0 or ends < deadline) else (deadline, source)
+
+
 def in_force(given: Context | None) -> Context | None:
     """What a request obeys that was given `given`: that, and what is ambient."""
+    if given is not None and not isinstance(given, Context):
+        raise TypeError(f"context is a pooledhttp.Context or None, not {type(given).__name__}")
     entered = _ambient.get() if Use.ambient else None
     if entered is None:
         return given

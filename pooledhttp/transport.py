@@ -255,9 +255,7 @@ class Transport(Tripper):
         """
         if _make_response is None:
             raise RuntimeError("import pooledhttp first: the response class is not installed")
-        if context is not None:
-            raise NotImplementedError("contexts are not there yet")
-        parts = request._wire(timeout)
+        parts = request._wire(timeout, context)
         try:
             reply = self.exchange(*parts)
         except errors.Error as e:
