@@ -8,10 +8,11 @@ from time import monotonic_ns
 from pooledhttp._typing import TYPE_CHECKING, Any, overload
 from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
+from pooledhttp.context import Use, in_force, within
 from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow, Route
 from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
-from pooledhttp.request import Request, not_yet
+from pooledhttp.request import Request
 from pooledhttp.response import Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_MAY_GO_ON, NOTE_COOKIE, Canceller, Transport, default_transport
@@ -58,12 +59,6 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise TypeError(f"a request has no option {name!r}{hint}")
 
 
-def _refuse_what_is_not_there(**given: Any) -> None:
-    for name, value in given.items():
-        if value:
-            raise not_yet(f"{name}=")
-
-
 def as_retry(retries: RetryTypes) -> Retry | None:
     """What was given as `retries`; None for none."""
     if retries is None:
@@ -101,7 +96,9 @@ class Client:
     `transport`: anything with `round_trip`; further keyword arguments make a private `Transport`; with neither it is the shared
     `default_transport()`. `base_url` stands before URLs without a scheme. `headers` and `params` are every request's defaults; a request's
     own replace them by name. `timeout` as for `Timeout.of`. `event_hooks={"request": [f], "response": [f]}`. `raise_for_status=True`
-    calls it on every response. `max_response_bytes` bounds each body. Redirects, cookies and retries are not there yet.
+    calls it on every last response. `max_response_bytes` bounds each body. `follow_redirects`, at most `max_redirects` of them. `retries`: a
+    number of tries after the first, or a `Retry`. `mounts={"https://internal.": transport}`: by the longest match, see `mounts.Pattern`; None is
+    the client's own transport. `cookies` begin the jar.
 
     A pickle of it holds its configuration. Where that is unpickled, all clients of the same configuration share one transport, which
     the last `close()` closes; a client of the default transport gets the default transport there.
@@ -261,12 +258,12 @@ class Client:
         if not options:
             wire = self._memo.get(url) or self._learn(url)
             if wire is not None:
-                return self._again(wire, self._timing)
+                return self._again(wire, self._timing, in_force(None) if Use.ambient else None)
         elif len(options) == 1 and "timeout" in options:
             wire = self._memo.get(url) or self._learn(url)
             if wire is not None:
                 limits = Timeout.of(options["timeout"]).limits
-                return self._again(wire, (limits, limits.total, "request"))
+                return self._again(wire, (limits, limits.total, "request"), in_force(None) if Use.ambient else None)
         return self._request("GET", url, options)
 
     def head(self, url: str, **options: Unpack[Options]) -> Response:
@@ -303,8 +300,11 @@ class Client:
         json: what `json.dumps` takes, sent as compact UTF-8.
         auth: (user, password), an `Auth`, or a callable (request) -> request.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
+        context: a `Context` that it obeys, beside the one that is ambient.
         stream: the body is left unread; the response is the caller's to close.
         max_response_bytes: the greatest body; ResponseTooLarge over it.
+        cookies: a mapping or pairs, beside the client's, for this request and what it is redirected to on the same origin.
+        follow_redirects, retries: instead of the client's.
 
         Raises subclasses of `pooledhttp.Error`; TypeError and ValueError for arguments that make no request.
         """
@@ -356,7 +356,6 @@ class Client:
         from pooledhttp.fanout import fan_out
 
         check_options(options)
-        _refuse_what_is_not_there(context=options.get("context"))
         return fan_out(self, requests, workers=workers, executor=executor, ordered=ordered, return_exceptions=return_exceptions,
                        progress=progress, options=dict(options))
 
@@ -406,6 +405,8 @@ class Client:
         key, host, port, method, target, authority, fields, _, flags, _ = wire
         limits, total, source = timing
         deadline = -1 if total < 0 else monotonic_ns() + total
+        if cancel is not None:
+            deadline, source = within(cancel, deadline, source)
         try:
             reply = self._exchange(key, host, port, method, target, authority, fields, None, limits, deadline, source, flags, self._limit, cancel)
         except Error as e:
@@ -486,10 +487,12 @@ class Client:
         timeout = take("timeout", _GIVEN)
         limit = take("max_response_bytes", _GIVEN)
         stream = take("stream", False)
+        context = take("context", None)
+        if cancel is None and (context is not None or Use.ambient):
+            cancel = in_force(context)
         follow = take("follow_redirects", None)
         retries = take("retries", None)
         if options:
-            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("context",) if name in options})
             check_options(options)
         if self._closed:
             raise RuntimeError("the client is closed")
@@ -498,7 +501,10 @@ class Client:
         else:
             limits, source = Timeout.of(timeout), "request"
         total = limits.limits.total
-        flow = Flow(self, limits, source, monotonic_ns() + total if total >= 0 else -1, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
+        deadline = monotonic_ns() + total if total >= 0 else -1
+        if cancel is not None:
+            deadline, source = within(cancel, deadline, source)
+        flow = Flow(self, limits, source, deadline, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
                     follow=self._follow if follow is None else bool(follow), retry=self._retry if retries is None else as_retry(retries), stream=stream,
                     max_body=_check_limit(limit) if limit is not _GIVEN else self._limit, cancel=cancel)
         return flow.run(request)
