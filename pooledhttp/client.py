@@ -540,17 +540,19 @@ class Client:
         """The configuration. A transport of another class travels as its own pickle says."""
         if self._closed:
             raise RuntimeError("the client is closed")
+        from pooledhttp.interned import travelling
+
         state = {name: value for name, value in dict(self.__dict__).items() if name not in _LIVE}
-        mounts = [(pattern, _travelling(transport)) for pattern, transport in self._mounts.given.items()] if self._mounts is not None else None
-        return {**state, "transport": _travelling(self.transport), "private": self._private, "mounts": mounts}
+        mounts = [(pattern, travelling(transport)) for pattern, transport in self._mounts.given.items()] if self._mounts is not None else None
+        return {**state, "transport": travelling(self.transport), "private": self._private, "mounts": mounts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        from pooledhttp.interned import arrived
+
         state = dict(state)
-        kind, *how = state.pop("transport")
-        private = state.pop("private")
-        mounts = state.pop("mounts")
+        transport, private, mounts = [state.pop(name) for name in ("transport", "private", "mounts")]
         self.__dict__.update(state)
-        self._private = private and kind == "own"
+        self._private = private and transport[0] == "own"
         self._leases = []
         self._memo = {}
         self._headers = self._headers.copy()         # a shallow copy's would be the other's too
@@ -560,29 +562,8 @@ class Client:
         if self._jar is not None:
             self._jar = as_cookies(self._jar)
         self._set_timeout(self._timeout)
-        self._attach(self._arrived(kind, *how), None if mounts is None else {pattern: self._arrived(*how) for pattern, how in mounts})
-
-    def _arrived(self, kind: str, *how: Any) -> Any:
-        if kind == "default":
-            return default_transport()
-        if kind == "own":
-            return how[0]
-        from pooledhttp.interned import lease
-
-        shared = lease(*how)
-        self._leases.append(shared)
-        return shared.transport
-
-
-def _travelling(transport: Any) -> tuple[Any, ...]:
-    """What stands for a transport in a pickle."""
-    if transport is None or transport is default_transport():
-        return ("default",) if transport is not None else ("own", None)
-    if type(transport) is not Transport:
-        return "own", transport
-    from pooledhttp.interned import configuration
-
-    return ("interned", *configuration(transport))
+        leases = self._leases
+        self._attach(arrived(transport, leases), None if mounts is None else {pattern: arrived(how, leases) for pattern, how in mounts})
 
 
 class StreamContext:

@@ -147,9 +147,11 @@ class Flow:
             return self._tried(request)
         if not self._is_flow(auth):
             return self._tried(_as_request(auth(request.copy())))
+        if getattr(auth, "requires_request_body", False):
+            request.read()                         # from its memory it is sent again, too
         steps = auth.auth_flow(request.copy())     # type: ignore[attr-defined]  # what _is_flow says
         try:
-            step = next(steps)
+            step = next(steps, None)
             while True:
                 response = self._tried(_as_request(step))
                 try:
