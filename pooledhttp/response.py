@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pooledhttp.conninfo import ConnInfo
+    from pooledhttp.cookies import Cookies
 
 CHUNK = 65536
 
@@ -29,7 +30,7 @@ class Response:
     """A response. What the head holds is read from it when it is first asked for.
 
     `status_code`; `reason`; `http_version` ("HTTP/1.1"); `headers` (`Headers`); `trailers`, a `Headers` too, complete once the body was
-    read; `request`; `url`; `history` (empty: redirects are not followed yet); `elapsed`, a timedelta to the end of the head; `timings`,
+    read; `request`; `url`; `history` (empty: redirects are not followed yet); `cookies`, a `Cookies` of what it set; `elapsed`, a timedelta to the end of the head; `timings`,
     seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
     reads the rest, and keeps it.
 
@@ -39,7 +40,7 @@ class Response:
     # Slots that hold nothing yet are made by __getattr__, which is called for them alone. So a response costs
     # what is read of it, and an attribute that was read once costs no more than any other.
     __slots__ = ("__weakref__", "_encoding", "_guard", "_limit", "_made", "_pos", "_reply", "_seen", "_state", "conn", "content",
-                 "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request", "status_code", "timings", "url")
+                 "cookies", "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request", "status_code", "timings", "url")
     status_code: int
     reason: str
     http_version: str
@@ -48,6 +49,7 @@ class Response:
     request: Request | None
     url: URL | None
     history: list[Response]
+    cookies: Cookies            # those that this response set
     elapsed: timedelta
     timings: dict[str, float]
     conn: ConnInfo | None
@@ -441,6 +443,12 @@ def _elapsed(r: Response) -> timedelta:
     return timedelta(seconds=r._reply.elapsed if r._reply is not None else 0.0)
 
 
+def _cookies(r: Response) -> Cookies:
+    from pooledhttp.cookies import set_by
+
+    return set_by(r)
+
+
 _MAKE: dict[str, Callable[[Response], Any]] = {
     "headers": _headers,
     "reason": _reason,
@@ -448,6 +456,7 @@ _MAKE: dict[str, Callable[[Response], Any]] = {
     "request": _request,
     "url": _url,
     "history": lambda r: [],
+    "cookies": _cookies,
     "elapsed": _elapsed,
     "timings": lambda r: r._reply.timings if r._reply is not None else {},
     "conn": lambda r: r._reply.conn if r._reply is not None else None,
