@@ -8,7 +8,8 @@ the clear replaces a cookie that is `Secure`.
 from __future__ import annotations
 
 import re
-from http.cookiejar import Cookie, http2time
+from calendar import monthrange, timegm
+from http.cookiejar import Cookie
 
 from pooledhttp.errors import LocalProtocolError
 
@@ -16,7 +17,12 @@ _LONGEST = 4096                # of a name and value, characters; of an attribut
 _ATTRIBUTE = 1024
 _FOREVER = 1 << 34             # seconds; no cookie lives longer
 _BAD = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_AGE = re.compile(r"-?[0-9]+", re.ASCII)
+_AGE = re.compile(r"-?[0-9]+")
+_DATE_TOKEN = re.compile(r"[^\t -/;-@\[-`{-~]+")
+_TIME = re.compile(r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?![0-9])")
+_DAY = re.compile(r"([0-9]{1,2})(?![0-9])")
+_YEAR = re.compile(r"([0-9]{2,4})(?![0-9])")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # Second levels at which country domains are registered. Who knows all public suffixes needs a list that changes weekly.
 _REGISTRIES = frozenset(("ac", "co", "com", "edu", "gov", "mil", "net", "org"))
 
@@ -133,11 +139,27 @@ def _expires(said: dict[str, str], now: float) -> float | None:
         if age.startswith("-"):
             return 0
         return now + (_FOREVER if len(age) > 10 else min(int(age), _FOREVER)) if age.strip("0") else 0
-    date = said.get("expires", "").strip('"')
-    if not date:
-        return None
-    try:
-        at = http2time(date)
-    except (ValueError, OverflowError):
-        return None
+    at = parse_date(said.get("expires", ""))
     return None if at is None else max(0, at)
+
+
+def parse_date(text: str) -> int | None:
+    """A date as servers write it, in seconds since the epoch (section 5.1.1: in whatever order, and without a time zone: all are GMT). None
+    where it is none."""
+    time = day = month = year = None
+    for token in _DATE_TOKEN.findall(text):
+        if time is None and (found := _TIME.match(token)):
+            time = int(found[1]), int(found[2]), int(found[3])
+        elif day is None and (found := _DAY.match(token)):
+            day = int(found[1])
+        elif month is None and token[:3].lower() in _MONTHS:
+            month = _MONTHS.index(token[:3].lower()) + 1
+        elif year is None and (found := _YEAR.match(token)):
+            year = int(found[1])
+    if time is None or day is None or month is None or year is None:
+        return None
+    if year < 100:
+        year += 1900 if year >= 70 else 2000
+    if year < 1601 or not 1 <= day <= monthrange(year, month)[1] or time[0] > 23 or time[1] > 59 or time[2] > 59:
+        return None
+    return timegm((year, month, day, *time))
