@@ -77,6 +77,11 @@ cdef class Reply(Exchange):
         return HTTP11 if self.facts.minor == 1 else HTTP10
 
     @property
+    def notes(self) -> int:
+        """Bits: 1, the head has a Set-Cookie field; 2, a Content-Encoding field. 0 for a plain response."""
+        return self.facts.notes
+
+    @property
     def trailers(self) -> list:
         """The trailer fields, (name, value) each, once the body has ended."""
         if self.fallback is None:
@@ -556,6 +561,7 @@ cdef class Reply(Exchange):
         self.facts.conn_close = head.conn_close or head.until_close
         self.facts.conn_keep_alive = head.conn_keep_alive
         self.facts.keep_alive_timeout = head.keep_alive_timeout
+        self.facts.notes = head.notes
         if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive)):
             self.sending = False
             self.send_broke = True
