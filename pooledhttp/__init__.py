@@ -52,8 +52,8 @@ from pooledhttp.url import URL
 
 __all__ = [
     "URL", "Auth", "BasicAuth", "BearerAuth", "Cancelled", "CertificateError", "Client", "ConnInfo", "ConnectError",
-    "ConnectRefusedByFilter", "ConnectTimeout", "Cookies", "DNSError", "DeadlineExceeded", "DecodingError", "DigestAuth", "Error", "HTTPStatusError", "Headers", "InvalidURL",
-    "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetRCAuth", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
+    "ConnectRefusedByFilter", "ConnectTimeout", "Cookies", "DNSError", "DeadlineExceeded", "DecodingError", "DigestAuth",
+    "Error", "HTTPStatusError", "Headers", "InvalidURL", "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetRCAuth", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
     "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
     "ResponseHeaderTimeout", "ResponseTooLarge",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",

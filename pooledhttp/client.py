@@ -11,8 +11,8 @@ from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
 from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow
 from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
-from pooledhttp.request import Request, not_yet
-from pooledhttp.response import Response
+from pooledhttp.request import Request, as_cookies, not_yet
+from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_MAY_GO_ON, Canceller, Transport, default_transport
 from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from pooledhttp._core.limits import Limits
+    from pooledhttp.cookies import Cookies, CookieTypes
     from pooledhttp.interned import Lease
     from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
     from pooledhttp.progress import Progress
@@ -82,19 +83,24 @@ class Client:
     `transport`: anything with `round_trip`; further keyword arguments make a private `Transport`; with neither it is the shared
     `default_transport()`. `base_url` stands before URLs without a scheme. `headers` and `params` are every request's defaults; a request's
     own replace them by name. `timeout` as for `Timeout.of`. `event_hooks={"request": [f], "response": [f]}`. `raise_for_status=True`
-    calls it on every response. `max_response_bytes` bounds each body. Redirects, cookies and retries are not there yet.
+    calls it on every response. `max_response_bytes` bounds each body. `cookies` as for `Cookies`: what its jar holds at first.
+    Retries are not there yet.
 
     A pickle of it holds its configuration. Where that is unpickled, all clients of the same configuration share one transport, which
     the last `close()` closes; a client of the default transport gets the default transport there.
     """
 
+    # On the instance from when there is a cookie, or somebody asks: a plain get() looks at no jar before.
+    _cookies: Cookies | None = None
+    _keeps_cookies = True               # the shared default client's are nobody's
+
     def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
-                 cookies: None = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
+                 cookies: CookieTypes = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
                  follow_redirects: bool = True, max_redirects: int = 10, retries: int | None = None,
                  event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: None = None, trust_env: bool = True,
                  raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
                  **transport_options: Unpack[TransportOptions]) -> None:
-        _refuse_what_is_not_there(retries=retries, mounts=mounts, cookies=cookies)
+        _refuse_what_is_not_there(retries=retries, mounts=mounts)
         if isinstance(max_redirects, bool) or not isinstance(max_redirects, int) or max_redirects < 0:
             raise ValueError(f"max_redirects is a number of redirects, not {max_redirects!r}")
         self._follow = bool(follow_redirects)
@@ -112,6 +118,8 @@ class Client:
             self._base = str(base)
         self._params = None if params is None else params if isinstance(params, (str, bytes)) else flatten(params)
         self._auth = as_auth(auth)
+        if cookies is not None:
+            self._cookies = as_cookies(cookies)
         self._limit = _check_limit(max_response_bytes)
         self._raise = raise_for_status
         codecs.lookup(default_encoding)
@@ -177,6 +185,36 @@ class Client:
     def auth(self, auth: AuthTypes) -> None:
         self._auth = as_auth(auth)
         self._forget()
+
+    @property
+    def cookies(self) -> Cookies:
+        """The jar: what servers set is in it, and what it holds is sent where it belongs."""
+        jar = self._cookies
+        if jar is None:
+            jar = self._adopt(as_cookies(None))
+        return jar
+
+    @cookies.setter
+    def cookies(self, cookies: CookieTypes) -> None:
+        self._cookies = as_cookies(cookies)
+        self._forget()
+
+    def _adopt(self, jar: Cookies) -> Cookies:
+        """`jar`, or the one that another thread came first with."""
+        jar = self.__dict__.setdefault("_cookies", jar)
+        self._forget()
+        return jar
+
+    def _take_cookies(self, response: Response, request: Request) -> None:
+        """Keep the cookies that `response` sets."""
+        if not self._keeps_cookies:
+            return
+        jar = self._cookies
+        if jar is None:
+            if not response.cookies:
+                return                       # none that its host may set: no reason to look into a jar from now on
+            jar = self._adopt(as_cookies(None))
+        jar.extract(response, request)
 
     @property
     def event_hooks(self) -> dict[str, list[Callable[[Any], Any]]]:
@@ -250,10 +288,11 @@ class Client:
 
         params: a mapping, pairs or a str, appended to the URL's query; a None value is left out.
         headers: a mapping or pairs, over the client's; a None value takes a default away.
+        cookies: as for `Cookies`; for this request alone, over those of the jar.
         content: bytes, str (UTF-8), a binary file, or an iterable of bytes.
         data: a mapping or pairs, as a form; else like content.
         json: what `json.dumps` takes, sent as compact UTF-8.
-        auth: (user, password), an `Auth`, or a callable (request) -> request.
+        auth: (user, password), an `Auth`, or a callable (request) -> request; None for none.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
         stream: the body is left unread; the response is the caller's to close.
         max_response_bytes: the greatest body; ResponseTooLarge over it.
@@ -332,7 +371,8 @@ class Client:
         """What a plain GET of `url` needs, kept for the next one; None where each request must be made by itself."""
         memo = self._memo                    # first: whoever changes what is read below replaces it afterwards
         auth = self._auth
-        if self._closed or self._exchange is None or self._hooks is not None or not (auth is None or isinstance(auth, HeaderAuth)):
+        if (self._closed or self._exchange is None or self._hooks is not None or self._cookies is not None
+                or not (auth is None or isinstance(auth, HeaderAuth))):
             return None
         headers = self._headers
         version = headers.version
@@ -361,7 +401,7 @@ class Client:
                 e.request = Request.from_wire(wire)
             raise
         status = reply.status
-        if status >= 300 and status < 400:
+        if (status >= 300 and status < 400) or reply.notes & SETS_COOKIES:
             return self._went_on(reply, wire, limits, deadline, source, cancel)
         response = new_response(Response)
         response.status_code = status
@@ -372,11 +412,13 @@ class Client:
         return response.raise_for_status() if self._raise else response
 
     def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:
-        """The short cut led to a redirect: the rest is the whole way."""
+        """The short cut led to a redirect, or to cookies: the rest is the whole way."""
         request = Request.from_wire(wire)
         request.trust = self._trust
         response = Response.from_reply(reply, request)
         response.default_encoding = self._default_encoding
+        if reply.notes & SETS_COOKIES:
+            self._take_cookies(response, request)
         flow = Flow(self, Timeout.from_limits(limits), source, deadline, auth=self._auth, follow=self._follow, stream=False, max_body=self._limit,
                     cancel=cancel)
         return flow.go_on(request, response)
@@ -504,6 +546,8 @@ class Client:
         if self._hooks is not None:
             self._hooks = {name: list(hooks) for name, hooks in self._hooks.items()}
         self._set_timeout(self._timeout)
+        if self._cookies is not None:
+            self._cookies = self._cookies.copy()
         if kind == "default":
             self._attach(default_transport())
         elif kind == "own":

@@ -197,7 +197,7 @@ class Cookies(MutableMapping[str, str]):
 
         url = request.url if request is not None else None
         host, path, secure = (url.host, url.path, url.scheme == "https") if url is not None else ("", "/", False)
-        now = time.time()
+        now = int(time.time())
         jar = self.jar
         for field in fields:
             cookie = parse(field, host, path, secure, now)
@@ -221,7 +221,7 @@ class Cookies(MutableMapping[str, str]):
         url = request.url
         path = url.path
         secure = url.scheme == "https"
-        now = time.time()
+        now = int(time.time())
         out = []
         with _lock_of(jar):
             kept = jar._cookies  # type: ignore[attr-defined]
@@ -396,18 +396,18 @@ def _allows(policy: Any, cookie: Cookie) -> bool | None:
     return None
 
 
-def _accepts(policy: Any, cookie: Cookie, url: URL, now: float) -> bool:
+def _accepts(policy: Any, cookie: Cookie, url: URL, now: int) -> bool:
     allowed = _allows(policy, cookie)
     if allowed is not None:
         return allowed
-    policy._now = int(now)               # as its jar does before it asks
+    policy._now = now               # as its jar does before it asks
     return bool(policy.set_ok(cookie, _AsUrllib(url)))
 
 
-def _returns(policy: Any, cookie: Cookie, url: URL, now: float) -> bool:
+def _returns(policy: Any, cookie: Cookie, url: URL, now: int) -> bool:
     allowed = _allows(policy, cookie)
     if allowed is not None:
         return allowed
-    policy._now = int(now)
+    policy._now = now
     request = _AsUrllib(url)
     return bool(policy.domain_return_ok(cookie.domain, request) and policy.path_return_ok(cookie.path, request) and policy.return_ok(cookie, request))

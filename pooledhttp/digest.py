@@ -10,7 +10,7 @@ from weakref import WeakSet
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import Auth, as_bytes
 from pooledhttp.challenges import Challenge, parse_challenges, parse_params
-from pooledhttp.content import BodySource
+from pooledhttp.content import BodySource, rewound
 
 if TYPE_CHECKING:
     from pooledhttp.request import Request
@@ -21,7 +21,7 @@ _HASHES = {"md5": "md5", "sha": "sha1", "sha-256": "sha256", "sha-512-256": "sha
 _STRENGTH = {name: i for i, name in enumerate(_HASHES)}
 _ORIGINS = 256          # whose challenges are kept; the oldest goes
 _STALE = 2              # fresh nonces that may turn out stale before the 401 is the caller's
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`|~".encode())      # RFC 8187's attr-char
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`|~")      # RFC 8187's attr-char
 
 
 def _hash(algorithm: str, *parts: bytes | str) -> str:
@@ -191,8 +191,7 @@ class DigestAuth(Auth):
             if answers and not (stale and answers <= _STALE):
                 break
             memory.keep(origin, offered)
-            body = request.body
-            if (isinstance(body, BodySource) and not body.rewind()) or not self._sign(request, offered):
+            if not rewound(request.body) or not self._sign(request, offered):
                 return
             space = offered
             answers += 1
@@ -271,7 +270,7 @@ def _body_hash(name: str, body: bytes | BodySource | None) -> str | None:
     if not isinstance(body, BodySource):
         return new_hash(name, body or b"", usedforsecurity=False).hexdigest()
     started, body.started = body.started, True
-    if not body.rewind():
+    if not rewound(body):
         body.started = started
         return None
     digest = new_hash(name, usedforsecurity=False)

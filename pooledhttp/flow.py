@@ -10,7 +10,7 @@ from pooledhttp.auth import Auth
 from pooledhttp.content import rewound
 from pooledhttp.errors import Error, TooManyRedirects
 from pooledhttp.request import Request
-from pooledhttp.response import Response
+from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout
 from pooledhttp.transport import FLAG_MAY_GO_ON, FLAG_MAY_REPEAT, FLAG_STREAM, Canceller
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pooledhttp.client import Client
+    from pooledhttp.cookies import Cookies
 
 # How long the rest of a body that nobody wants is waited for (ns), so that its connection can serve again. Of it 256 KiB at most are taken.
 _DRAIN = 500_000_000
@@ -44,7 +45,7 @@ def _as_request(made: Any) -> Request:
 class Flow:
     """One `send`. `deadline` is absolute (monotonic ns), -1 for none, and `source` whose it is; `max_body` bounds the last body (-1: none)."""
 
-    __slots__ = ("_begun", "_redirects", "auth", "cancel", "client", "deadline", "follow", "history", "max_body", "source", "stream", "timeout")
+    __slots__ = ("_abroad", "_begun", "_redirects", "auth", "cancel", "client", "deadline", "follow", "history", "max_body", "source", "stream", "timeout")
 
     def __init__(self, client: Client, timeout: Timeout, source: str, deadline: int, *, auth: Callable[[Request], Request] | None, follow: bool,
                  stream: bool, max_body: int, cancel: Canceller | None) -> None:
@@ -60,9 +61,13 @@ class Flow:
         self.history: list[Response] = []          # what was answered before, and went on
         self._redirects = 0
         self._begun = False
+        self._abroad = False                       # redirected to another origin, perhaps back
 
     def run(self, request: Request) -> Response:
         """The last response to `request`, which stays as it is."""
+        if getattr(self.auth, "requires_request_body", False):
+            request = request.copy()
+            request.read()
         return self.go_on(request, self._authenticated(request))
 
     def go_on(self, request: Request, response: Response) -> Response:
@@ -103,6 +108,7 @@ class Flow:
             raise
         if not redirects.same_origin(request.url, following.url):
             self.auth = None                       # also where the chain comes back
+            self._abroad = True
         self._leave(response)
         return following
 
@@ -160,6 +166,9 @@ class Flow:
             request.trust = client._trust
         elif hooks is not None:
             request = request.copy()
+        jar = client._cookies
+        if jar or request.cookies:
+            request = self._with_cookies(request, jar)
         if hooks is None:
             return self._sent(request, self.stream)
         for hook in hooks["request"]:
@@ -172,6 +181,14 @@ class Flow:
             response.close()
             raise
         return response
+
+    def _with_cookies(self, request: Request, jar: Cookies | None) -> Request:
+        value = (jar or request.cookies).header(request, redirected=self._abroad)  # type: ignore[union-attr]  # one of them is there
+        if value is None:
+            return request
+        request = request.copy()
+        request.headers["Cookie"] = value
+        return request
 
     def _sent(self, request: Request, unread: bool) -> Response:
         client = self.client
@@ -198,6 +215,8 @@ class Flow:
         response = Response.from_reply(reply, request)
         if unread:
             response.check_size(self.max_body)
+        if reply.notes & SETS_COOKIES:
+            self.client._take_cookies(response, request)
         return response
 
     def _over_transport(self, transport: Any, request: Request) -> Response:
@@ -208,6 +227,8 @@ class Flow:
             raise TypeError(f"a transport's round_trip returns a Response, not {type(response).__name__}")
         if response.request is None:
             response.request = request
+        if "set-cookie" in response.headers:
+            self.client._take_cookies(response, request)
         return response
 
     def _left(self) -> Timeout:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
 from pooledhttp.auth import AuthTypes
+from pooledhttp.cookies import CookieTypes
 from pooledhttp.headers import HeaderTypes
 from pooledhttp.timeout import TimeoutTypes
 from pooledhttp.url import Params
@@ -17,7 +18,7 @@ class BuildOptions(TypedDict, total=False):
 
     params: Params | None
     headers: HeaderTypes
-    cookies: None
+    cookies: CookieTypes
     content: Any
     data: Any
     files: None

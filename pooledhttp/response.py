@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pooledhttp.cookies import Cookies
 
 CHUNK = 65536
+SETS_COOKIES = 1    # in a reply's notes: there is a Set-Cookie field
 
 # Where the body is. MEMORY: whole. UNREAD: nobody took it (`read(n)` may have taken some). READING: an iterator has it.
 # CONSUMED: it was read, and not kept. CLOSED: closed before its end.

@@ -67,7 +67,7 @@ def make(name: str, value: str, *, domain: str = "", path: str = "/", domain_spe
     """A cookie as http.cookiejar has it."""
     at = None if expires is None else int(expires)
     return Cookie(0, name, value, None, False, domain, domain_specified, domain.startswith("."), path, path_specified, secure, at, at is None,
-                  None, None, rest or {}, False)
+                  None, None, rest or {}, False)  # type: ignore[arg-type]  # None stands for an attribute without a value, as http.cookiejar has it
 
 
 def by_user(name: str, value: str, domain: str, path: str, secure: bool, expires: float | None) -> Cookie:
