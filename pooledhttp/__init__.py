@@ -7,6 +7,7 @@ from pooledhttp.api import default_client, delete, features, get, head, options,
 from pooledhttp.auth import Auth, BasicAuth, BearerAuth
 from pooledhttp.client import Client
 from pooledhttp.conninfo import ConnInfo
+from pooledhttp.context import Context
 from pooledhttp.errors import (
     Cancelled,
     CertificateError,
@@ -52,8 +53,9 @@ from pooledhttp.url import URL
 
 __all__ = [
     "URL", "Auth", "BasicAuth", "BearerAuth", "Cancelled", "CertificateError", "Client", "ConnInfo", "ConnectError",
-    "ConnectRefusedByFilter", "ConnectTimeout", "Cookies", "DNSError", "DeadlineExceeded", "DecodingError", "DigestAuth",
-    "Error", "HTTPStatusError", "Headers", "InvalidURL", "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetRCAuth", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
+    "ConnectRefusedByFilter", "ConnectTimeout", "Context", "Cookies", "DNSError", "DeadlineExceeded", "DecodingError", "DigestAuth",
+    "Error", "HTTPStatusError", "Headers", "InvalidURL", "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetRCAuth",
+    "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
     "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
     "ResponseHeaderTimeout", "ResponseTooLarge",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from copy import copy
-from threading import Lock, RLock
+from threading import RLock
 from weakref import WeakSet
 
 from pooledhttp._typing import TYPE_CHECKING, Any
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 CookieTypes: TypeAlias = "Cookies | CookieJar | Mapping[str, str] | Iterable[tuple[str, str]] | None"
 
 _PER_DOMAIN = 180         # cookies; beyond, the oldest goes
-_DOMAINS = 3000           # beyond, the one goes whose cookies were set longest ago
+_DOMAINS = 3000           # beyond, the tenth goes whose cookies were set longest ago
 
-_making = Lock()
+_making = RLock()
 _jars: WeakSet[CookieJar] = WeakSet()
 
 
 def _after_fork_in_child() -> None:
     global _making
-    _making = Lock()                     # another thread of the parent may have held it, or a jar's
+    _making = RLock()                    # another thread of the parent may have held it, or a jar's
     for jar in _jars:
         jar._cookies_lock = RLock()  # type: ignore[attr-defined]
 
@@ -227,9 +227,9 @@ class Cookies(MutableMapping[str, str]):
             kept = jar._cookies  # type: ignore[attr-defined]
             policy = jar._policy  # type: ignore[attr-defined]
             for domain, exact in domains_of(url.host):
-                if domain not in kept or (redirected and not domain):
+                if redirected and not domain:
                     continue
-                for place, named in list(kept[domain].items()):
+                for place, named in list(kept.get(domain, {}).items()):
                     if not path_matches(path, place):
                         continue
                     for cookie in list(named.values()):
@@ -244,24 +244,26 @@ class Cookies(MutableMapping[str, str]):
         from pooledhttp.set_cookie import domains_of, path_matches
 
         kept = jar._cookies  # type: ignore[attr-defined]
-        return any(other.secure and path_matches(cookie.path, place) for domain, _ in domains_of(host) if domain in kept
-                   for place, named in kept[domain].items() for other in [named.get(cookie.name)] if other is not None)
+        return any(other.secure and path_matches(cookie.path, place) for domain, _ in domains_of(host)
+                   for place, named in list(kept.get(domain, {}).items()) for other in [named.get(cookie.name)] if other is not None)
 
     def _store(self, cookie: Cookie) -> None:
         jar = self.jar
         kept = jar._cookies  # type: ignore[attr-defined]
         with _lock_of(jar):
-            domain = cookie.domain
-            named = kept.pop(domain, None)
-            if named is not None:
-                kept[domain] = named                     # it was set last
-            elif len(kept) >= _DOMAINS:
-                del kept[next(key for key in kept if key)]
-            before = named.get(cookie.path, {}).get(cookie.name) if named is not None else None
+            places = kept.get(cookie.domain)
+            if places is None:
+                if len(kept) >= _DOMAINS:
+                    _make_room(kept)
+                before = None
+            else:
+                before = places.get(cookie.path, {}).get(cookie.name)
+                if before is None and sum(map(len, places.values())) >= _PER_DOMAIN:
+                    _discard(jar, min(_in(places), key=_age))
+            now = time.time_ns()
             # Replaced, it keeps its place in the order (section 5.3); what others made has none, and comes first.
-            cookie.created = getattr(before, "created", 0) if before is not None else time.time_ns()  # type: ignore[attr-defined]
-            if before is None and named is not None and sum(map(len, named.values())) >= _PER_DOMAIN:
-                _discard(jar, min((old for place in named.values() for old in place.values()), key=_age))
+            cookie.created = now if before is None else _age(before)  # type: ignore[attr-defined]
+            cookie.stored = now  # type: ignore[attr-defined]
             jar.set_cookie(cookie)
 
     def _add(self, cookies: Any) -> None:
@@ -336,9 +338,21 @@ def _discard(jar: CookieJar, cookie: Cookie) -> None:
     if named is None or named.pop(cookie.name, None) is None:
         return
     if not named:
-        del places[cookie.path]
+        places.pop(cookie.path, None)
         if not places:
-            del kept[cookie.domain]
+            kept.pop(cookie.domain, None)
+
+
+def _in(places: dict[str, dict[str, Cookie]]) -> list[Cookie]:
+    return [cookie for named in list(places.values()) for cookie in list(named.values())]
+
+
+def _make_room(kept: dict[str, dict[str, dict[str, Cookie]]]) -> None:
+    def last(domain: str) -> int:
+        return max([getattr(cookie, "stored", 0) for cookie in _in(kept.get(domain, {}))], default=0)
+
+    for domain in sorted([domain for domain in list(kept) if domain], key=last)[:_DOMAINS // 10]:       # "" is what the user said of all
+        kept.pop(domain, None)
 
 
 def _restore(cookies: list[Cookie], policy: CookiePolicy | None) -> Cookies:

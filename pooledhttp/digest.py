@@ -4,7 +4,8 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable
 from hashlib import new as new_hash
-from threading import Lock
+from itertools import count
+from threading import RLock
 from weakref import WeakSet
 
 from pooledhttp._typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def _quote(value: str) -> str:
 class _Space:
     """A challenge that is being answered: what it said, and how often its nonce was used."""
 
-    __slots__ = ("algorithm", "charset", "cnonce", "hash", "nonce", "opaque", "qop", "realm", "session", "used", "userhash")
+    __slots__ = ("algorithm", "charset", "cnonce", "hash", "nonce", "opaque", "qop", "realm", "session", "userhash", "uses")
 
     def __init__(self, params: dict[str, str], hash_name: str, qop: str) -> None:
         self.algorithm = params.get("algorithm")
@@ -60,7 +61,7 @@ class _Space:
         self.userhash = params.get("userhash", "").lower() == "true"
         # For -sess the key holds the client's nonce: one for as long as the server's nonce lives, whichever of them the server hashes.
         self.cnonce = _cnonce() if self.session else ""
-        self.used = 0
+        self.uses = count(1)
 
     def renewed(self, nonce: str) -> _Space:
         """The same space with the server's next nonce."""
@@ -68,7 +69,7 @@ class _Space:
         for name in _Space.__slots__:
             setattr(other, name, getattr(self, name))
         other.nonce = nonce
-        other.used = 0
+        other.uses = count(1)
         other.cnonce = _cnonce() if self.session else ""
         return other
 
@@ -104,7 +105,7 @@ class _Memory:
     __slots__ = ("__weakref__", "lock", "spaces")
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = RLock()
         self.spaces: dict[str, _Space] = {}
         _memories.add(self)
 
@@ -116,19 +117,18 @@ class _Memory:
         with self.lock:
             self.spaces.pop(origin, None)
             if len(self.spaces) >= _ORIGINS:
-                del self.spaces[next(iter(self.spaces))]
+                self.spaces.pop(next(iter(self.spaces)), None)
             self.spaces[origin] = space
 
     def drop(self, origin: str, space: _Space) -> None:
         with self.lock:
             if self.spaces.get(origin) is space:
-                del self.spaces[origin]
+                self.spaces.pop(origin, None)
 
-    def count(self, space: _Space) -> int:
+    def use(self, space: _Space) -> int:
         """The next nonce count: no two requests have the same."""
         with self.lock:
-            space.used += 1
-            return space.used
+            return next(space.uses)
 
     def renew(self, origin: str, space: _Space, nonce: str) -> None:
         """The server's next nonce; of several threads' answers the last one's."""
@@ -143,7 +143,7 @@ _memories: WeakSet[_Memory] = WeakSet()
 
 def _after_fork_in_child() -> None:
     for memory in _memories:
-        memory.lock = Lock()
+        memory.lock = RLock()
         memory.spaces = {}
 
 
@@ -220,8 +220,8 @@ class DigestAuth(Auth):
                 return False
             what.append(body)
         cnonce = space.cnonce or (_cnonce() if space.qop else "")
-        count = f"{self._memory.count(space):08x}"
-        middle = [nonce, count, cnonce, space.qop] if space.qop else [nonce]
+        used = f"{self._memory.use(space):08x}"
+        middle = [nonce, used, cnonce, space.qop] if space.qop else [nonce]
         response = _hash(name, key, *middle, _hash(name, *what))
         if space.userhash:
             fields = [f'username="{_hash(name, user, realm)}"']
@@ -235,7 +235,7 @@ class DigestAuth(Auth):
         if space.opaque is not None:
             fields.append("opaque=" + _quote(space.opaque))
         if space.qop:
-            fields += ["qop=" + space.qop, "nc=" + count]
+            fields += ["qop=" + space.qop, "nc=" + used]
         if cnonce:
             fields.append(f'cnonce="{cnonce}"')
         if space.userhash:

@@ -207,7 +207,7 @@ def test_a_server_that_sets_without_end() -> None:
         take(cookies, f"http://h{i}.example/", "a=b")
         if i % 100 == 0:
             take(cookies, "http://h0.example/", "a=b")
-    assert len(cookies.jar._cookies) == 3000
+    assert 2700 <= len(cookies.jar._cookies) <= 3000
     assert sent(cookies, "http://h0.example/") == "mine=1; a=b"
     assert sent(cookies, "http://h1.example/") == "mine=1"
 
