@@ -12,10 +12,10 @@ from pooledhttp.context import Use, in_force, within
 from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow, Route
 from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
-from pooledhttp.request import Request
-from pooledhttp.response import Response
+from pooledhttp.request import Request, as_cookies
+from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
-from pooledhttp.transport import FLAG_MAY_GO_ON, NOTE_COOKIE, Canceller, Transport, default_transport
+from pooledhttp.transport import FLAG_MAY_GO_ON, Canceller, Transport, default_transport
 from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from pooledhttp._core.limits import Limits
-    from pooledhttp.cookies import Cookies
+    from pooledhttp.cookies import Cookies, CookieTypes
     from pooledhttp.interned import Lease
     from pooledhttp.mounts import Mounts
     from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
@@ -40,7 +40,7 @@ _ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
-_LIVE = frozenset(("transport", "_exchange", "_first_jar", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))   # what no pickle holds
+_LIVE = frozenset(("transport", "_exchange", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))   # what no pickle holds
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -68,13 +68,6 @@ def as_retry(retries: RetryTypes) -> Retry | None:
     return Retry.of(retries)
 
 
-def as_cookies(cookies: Any) -> Cookies:
-    """What was given as `cookies`."""
-    from pooledhttp.cookies import Cookies
-
-    return Cookies(cookies)
-
-
 def _defaults(headers: HeaderTypes) -> Headers:
     if headers is None:
         return Headers(_DEFAULT_HEADERS)
@@ -98,14 +91,18 @@ class Client:
     own replace them by name. `timeout` as for `Timeout.of`. `event_hooks={"request": [f], "response": [f]}`. `raise_for_status=True`
     calls it on every last response. `max_response_bytes` bounds each body. `follow_redirects`, at most `max_redirects` of them. `retries`: a
     number of tries after the first, or a `Retry`. `mounts={"https://internal.": transport}`: by the longest match, see `mounts.Pattern`; None is
-    the client's own transport. `cookies` begin the jar.
+    the client's own transport. `cookies` as for `Cookies`: what its jar holds at first.
 
     A pickle of it holds its configuration. Where that is unpickled, all clients of the same configuration share one transport, which
     the last `close()` closes; a client of the default transport gets the default transport there.
     """
 
+    # On the instance from when there is a cookie, or somebody asks: a plain get() looks at no jar before.
+    _cookies: Cookies | None = None
+    _keeps_cookies = True               # the shared default client's are nobody's
+
     def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
-                 cookies: Any = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
+                 cookies: CookieTypes = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
                  follow_redirects: bool = True, max_redirects: int = 10, retries: RetryTypes = None,
                  event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: Mapping[str, Any] | None = None, trust_env: bool = True,
                  raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
@@ -128,6 +125,8 @@ class Client:
             self._base = str(base)
         self._params = None if params is None else params if isinstance(params, (str, bytes)) else flatten(params)
         self._auth = as_auth(auth)
+        if cookies is not None:
+            self._cookies = as_cookies(cookies)
         self._limit = _check_limit(max_response_bytes)
         self._raise = raise_for_status
         codecs.lookup(default_encoding)
@@ -146,8 +145,6 @@ class Client:
         if transport is None:
             transport = Transport(**transport_options) if transport_options else default_transport()
         self._trust_env = trust_env
-        self._keeps_cookies = True
-        self._jar: Cookies | None = as_cookies(cookies) if cookies is not None else None
         self._attach(transport, mounts)
 
     def _attach(self, transport: Any, mounts: Mapping[str, Any] | None) -> None:
@@ -203,25 +200,33 @@ class Client:
 
     @property
     def cookies(self) -> Cookies:
-        """What the servers have set, and what you set: it goes along with every request that it is for. The process-wide client has none."""
-        jar = self._jar
+        """The jar: what servers set is in it, and what it holds is sent where it belongs."""
+        jar = self._cookies
         if jar is None:
-            jar = as_cookies(None)
-            if self._keeps_cookies:
-                self._jar = jar = self.__dict__.setdefault("_first_jar", jar)       # two threads may be here at once
-                self._forget()                         # what was learnt holds where there are no cookies
+            jar = self._adopt(as_cookies(None))
         return jar
 
     @cookies.setter
-    def cookies(self, cookies: Any) -> None:
-        if not self._keeps_cookies:
-            raise RuntimeError("the process-wide client keeps no cookies: make a Client()")
-        self._jar = as_cookies(cookies)
+    def cookies(self, cookies: CookieTypes) -> None:
+        self._cookies = as_cookies(cookies)
         self._forget()
 
+    def _adopt(self, jar: Cookies) -> Cookies:
+        """`jar`, or the one that another thread came first with."""
+        jar = self.__dict__.setdefault("_cookies", jar)
+        self._forget()
+        return jar
+
     def _take_cookies(self, response: Response, request: Request) -> None:
-        if self._keeps_cookies:
-            self.cookies.extract(response, request)
+        """Keep the cookies that `response` sets."""
+        if not self._keeps_cookies:
+            return
+        jar = self._cookies
+        if jar is None:
+            if not response.cookies:
+                return                       # none that its host may set: no reason to look into a jar from now on
+            jar = self._adopt(as_cookies(None))
+        jar.extract(response, request)
 
     @property
     def event_hooks(self) -> dict[str, list[Callable[[Any], Any]]]:
@@ -295,15 +300,15 @@ class Client:
 
         params: a mapping, pairs or a str, appended to the URL's query; a None value is left out.
         headers: a mapping or pairs, over the client's; a None value takes a default away.
+        cookies: as for `Cookies`; for this request alone, over those of the jar.
         content: bytes, str (UTF-8), a binary file, or an iterable of bytes.
         data: a mapping or pairs, as a form; else like content.
         json: what `json.dumps` takes, sent as compact UTF-8.
-        auth: (user, password), an `Auth`, or a callable (request) -> request.
+        auth: (user, password), an `Auth`, or a callable (request) -> request; None for none.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
         context: a `Context` that it obeys, beside the one that is ambient.
         stream: the body is left unread; the response is the caller's to close.
         max_response_bytes: the greatest body; ResponseTooLarge over it.
-        cookies: a mapping or pairs, beside the client's, for this request and what it is redirected to on the same origin.
         follow_redirects, retries: instead of the client's.
 
         Raises subclasses of `pooledhttp.Error`; TypeError and ValueError for arguments that make no request.
@@ -379,7 +384,7 @@ class Client:
         """What a plain GET of `url` needs, kept for the next one; None where each request must be made by itself."""
         memo = self._memo                    # first: whoever changes what is read below replaces it afterwards
         auth = self._auth
-        if (self._closed or self._exchange is None or self._hooks is not None or self._retry is not None or self._jar
+        if (self._closed or self._exchange is None or self._hooks is not None or self._retry is not None or self._cookies is not None
                 or not (auth is None or isinstance(auth, HeaderAuth))
                 or (self._mounts is not None and self._route_of(URL(self._absolute(url, None))) is not self._route)):
             return None
@@ -392,8 +397,6 @@ class Client:
         if self._follow:
             flags |= FLAG_MAY_GO_ON
         wire = key, host, port, method, target, authority, fields, body, flags, whole          # a plain tuple is the fastest to take apart
-        if self._jar is not None:
-            return wire                      # empty now; the next one must look again
         if len(memo) >= _MEMO_SIZE:
             memo.clear()
         memo[url] = wire
@@ -425,12 +428,12 @@ class Client:
         return response.raise_for_status() if self._raise else response
 
     def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:
-        """The short cut led to a redirect, or to a cookie: the rest is the whole way."""
+        """The short cut led to a redirect, or to cookies: the rest is the whole way."""
         request = Request.from_wire(wire)
         request.trust = self._trust
         response = Response.from_reply(reply, request)
         response.default_encoding = self._default_encoding
-        if reply.notes & NOTE_COOKIE:
+        if reply.notes & SETS_COOKIES:
             self._take_cookies(response, request)
         flow = Flow(self, Timeout.from_limits(limits), source, deadline, auth=self._auth, follow=self._follow, retry=None, stream=False,
                     max_body=self._limit, cancel=cancel)
@@ -559,9 +562,9 @@ class Client:
         self._headers.drop_on_change(self._memo)
         if self._hooks is not None:
             self._hooks = {name: list(hooks) for name, hooks in self._hooks.items()}
-        if self._jar is not None:
-            self._jar = as_cookies(self._jar)
         self._set_timeout(self._timeout)
+        if self._cookies is not None:
+            self._cookies = self._cookies.copy()
         leases = self._leases
         self._attach(arrived(transport, leases), None if mounts is None else {pattern: arrived(how, leases) for pattern, how in mounts})
 

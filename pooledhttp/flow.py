@@ -11,14 +11,15 @@ from pooledhttp.content import rewound
 from pooledhttp.context import Context
 from pooledhttp.errors import Cancelled, Error, TooManyRedirects
 from pooledhttp.request import Request
-from pooledhttp.response import Response
+from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout
-from pooledhttp.transport import FLAG_MAY_GO_ON, FLAG_MAY_REPEAT, FLAG_STREAM, NOTE_COOKIE, Canceller, Transport
+from pooledhttp.transport import FLAG_MAY_GO_ON, FLAG_MAY_REPEAT, FLAG_STREAM, Canceller, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pooledhttp.client import Client
+    from pooledhttp.cookies import Cookies
     from pooledhttp.retry import Retry
 
 # Of a redirect, where it says where to.
@@ -63,7 +64,7 @@ class Route:
 class Flow:
     """One `send`. `deadline` is absolute (monotonic ns), -1 for none, and `source` whose it is; `max_body` bounds the last body (-1: none)."""
 
-    __slots__ = ("_away", "_begun", "_key", "_redirects", "_retries", "auth", "cancel", "client", "deadline", "follow", "history", "max_body", "retry",
+    __slots__ = ("_abroad", "_begun", "_key", "_redirects", "_retries", "auth", "cancel", "client", "deadline", "follow", "history", "max_body", "retry",
                  "source", "stream", "timeout")
 
     def __init__(self, client: Client, timeout: Timeout, source: str, deadline: int, *, auth: Callable[[Request], Request] | None, follow: bool,
@@ -81,12 +82,15 @@ class Flow:
         self.history: list[Response] = []          # what was answered before, and went on
         self._redirects = 0
         self._retries = 0
-        self._away = False                         # redirected to another origin than the one that was asked for
+        self._abroad = False                       # redirected to another origin, perhaps back
         self._begun = False                        # something was sent
         self._key = ""                             # the pool key of the last exchange
 
     def run(self, request: Request) -> Response:
         """The last response to `request`, which stays as it is."""
+        if getattr(self.auth, "requires_request_body", False):
+            request = request.copy()
+            request.read()
         return self.go_on(request, self._authenticated(request))
 
     def go_on(self, request: Request, response: Response) -> Response:
@@ -129,7 +133,7 @@ class Flow:
             raise
         if not redirects.same_origin(request.url, following.url):
             self.auth = None                       # also where the chain comes back
-            self._away = True
+            self._abroad = True
         self._leave(response)
         return following
 
@@ -147,8 +151,6 @@ class Flow:
             return self._tried(request)
         if not self._is_flow(auth):
             return self._tried(_as_request(auth(request.copy())))
-        if getattr(auth, "requires_request_body", False):
-            request.read()                         # from its memory it is sent again, too
         steps = auth.auth_flow(request.copy())     # type: ignore[attr-defined]  # what _is_flow says
         try:
             step = next(steps, None)
@@ -240,15 +242,13 @@ class Flow:
     def _exchanged(self, request: Request) -> Response:
         client = self.client
         hooks = client._hooks
-        jar = client._jar
+        jar = client._cookies
         route = client._route_of(request.url)
-        bearer = jar or getattr(request, "cookies", None)        # either has the request's own as well
-        cookies = bearer.header(request, redirected=self._away) if bearer else None
-        if hooks is not None or cookies or request.trust != route.trust:
+        if hooks is not None or request.trust != route.trust:
             request = request.copy()               # the next try, or hop, begins with what the caller meant
             request.trust = route.trust
-            if cookies:
-                request.headers["Cookie"] = cookies
+        if jar or request.cookies:
+            request = self._with_cookies(request, jar)
         if hooks is None:
             return self._sent(route, request, self.stream)
         for hook in hooks["request"]:
@@ -261,6 +261,14 @@ class Flow:
             response.close()
             raise
         return response
+
+    def _with_cookies(self, request: Request, jar: Cookies | None) -> Request:
+        value = (jar or request.cookies).header(request, redirected=self._abroad)  # type: ignore[union-attr]  # one of them is there
+        if value is None:
+            return request
+        request = request.copy()
+        request.headers["Cookie"] = value
+        return request
 
     def _sent(self, route: Route, request: Request, unread: bool) -> Response:
         client = self.client
@@ -287,7 +295,7 @@ class Flow:
         response = Response.from_reply(reply, request)
         if reply.content is None:
             response.check_size(self.max_body)
-        if reply.notes & NOTE_COOKIE:
+        if reply.notes & SETS_COOKIES:
             self.client._take_cookies(response, request)
         return response
 

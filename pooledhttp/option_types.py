@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from pooledhttp.auth import AuthTypes
 from pooledhttp.context import Context
+from pooledhttp.cookies import CookieTypes
 from pooledhttp.headers import HeaderTypes
 from pooledhttp.retry import RetryTypes
 from pooledhttp.timeout import TimeoutTypes
@@ -19,7 +20,7 @@ class BuildOptions(TypedDict, total=False):
 
     params: Params | None
     headers: HeaderTypes
-    cookies: Any
+    cookies: CookieTypes
     content: Any
     data: Any
     files: None

@@ -238,16 +238,25 @@ def test_one_deadline_over_redirects_retries_and_steps(peer: MakePeer) -> None:
         assert 0.39 < time.monotonic() - began < 0.5
 
 
-# --- cookies' side of the client ------------------------------------------------------------------------------------------------
+# --- cookies ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_process_wide_client_takes_no_cookies() -> None:
-    client = default_client()
-    assert not client._keeps_cookies
-    assert Client()._keeps_cookies
-    assert not pickle.loads(pickle.dumps(client))._keeps_cookies
-    with pytest.raises(RuntimeError, match="keeps no cookies"):
-        client.cookies = {"a": "b"}  # type: ignore[assignment]
+def test_cookies_of_hops_steps_and_tries() -> None:
+    """What any answer sets goes along with whatever is sent next."""
+    seen: list[str | None] = []
+    answers = [(503, "a=1"), (401, "b=2"), (302, "c=3"), (200, "d=4")]
+
+    def handler(request: Request) -> Response:
+        seen.append(request.headers.get("cookie"))
+        status, cookie = answers[len(seen) - 1] if len(seen) <= 4 else (200, "e=5")
+        return Response(status, headers={"Set-Cookie": cookie, "X-Token": "t", "Location": "/y"})
+
+    client = Client(transport=MockTransport(handler), auth=Challenge(), retries=Retry(3, backoff=0))
+    client.get("http://a.example/x", cookies={"mine": "0"})
+    client.get("http://b.example/x")
+    assert [sorted(value.split("; ")) if value else None for value in seen] == [
+        ["mine=0"], ["a=1", "mine=0"], ["a=1", "b=2", "mine=0"], ["a=1", "b=2", "c=3", "mine=0"], None]
+    assert not pickle.loads(pickle.dumps(default_client()))._keeps_cookies
 
 
 def test_a_simple_request_imports_nothing_of_this() -> None:
@@ -255,5 +264,5 @@ def test_a_simple_request_imports_nothing_of_this() -> None:
 
     code = ("import sys, pooledhttp\n"
             "pooledhttp.Client(transport=pooledhttp.MockTransport(lambda r: pooledhttp.Response(200))).get('http://a/')\n"
-            "print([m for m in ('redirects', 'retry', 'mounts', 'cookies', 'interned') if 'pooledhttp.' + m in sys.modules])")
+            "print([m for m in ('redirects', 'retry', 'mounts', 'interned') if 'pooledhttp.' + m in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True).stdout == "[]\n"
