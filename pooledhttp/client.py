@@ -9,9 +9,9 @@ from pooledhttp._typing import TYPE_CHECKING, Any, overload
 from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
 from pooledhttp.errors import Error, InvalidURL
-from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
+from pooledhttp.headers import Headers, HeaderTypes, advertise, merge, without_none
 from pooledhttp.request import Request, not_yet
-from pooledhttp.response import Response
+from pooledhttp.response import CODED, Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_STREAM, Canceller, Transport, default_transport
 from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
@@ -35,7 +35,7 @@ _ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
-_LIVE = frozenset(("transport", "_exchange", "_lease", "_memo", "_private", "_timing", "_trust"))      # what no pickle holds
+_LIVE = frozenset(("transport", "_exchange", "_lease", "_memo", "_private", "_timing", "_trust", "_as_is"))      # what no pickle holds
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -60,11 +60,12 @@ def _refuse_what_is_not_there(**given: Any) -> None:
             raise not_yet(f"{name}=")
 
 
-def _defaults(headers: HeaderTypes) -> Headers:
+def _defaults(headers: HeaderTypes) -> tuple[Headers, frozenset[str]]:
+    """A client's headers, and the names (lower case) that are to be left out."""
     if headers is None:
-        return Headers(_DEFAULT_HEADERS)
+        return Headers(_DEFAULT_HEADERS), frozenset()
     given, dropped = without_none(headers)
-    return merge(_DEFAULT_HEADERS, Headers(given), dropped)
+    return merge(_DEFAULT_HEADERS, Headers(given), dropped), dropped
 
 
 def _check_limit(limit: int | None) -> int:
@@ -115,7 +116,7 @@ class Client:
         self._hooks: dict[str, list[Callable[[Any], Any]]] | None = None
         # GETs by their URL as given, ready to send: what a plain get() needs. Emptied whenever a default changes.
         self._memo: dict[str, tuple[Any, ...]] = {}
-        self._headers = _defaults(headers)
+        self._headers, self._dropped = _defaults(headers)
         self._headers.drop_on_change(self._memo)
         self._set_timeout(timeout)
         if event_hooks:
@@ -136,6 +137,7 @@ class Client:
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self._exchange: Any = transport.exchange if own else None
+        self._as_is: bool = getattr(transport, "disable_compression", False)
 
     # --- defaults -------------------------------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class Client:
 
     @headers.setter
     def headers(self, headers: HeaderTypes) -> None:
-        self._headers = _defaults(headers)
+        self._headers, self._dropped = _defaults(headers)
         self._forget()
 
     @property
@@ -353,6 +355,9 @@ class Client:
             if e.request is None:
                 e.request = Request.from_wire(wire)
             raise
+        if reply.notes & CODED:
+            response = self._received(reply, Request.from_wire(wire), False, self._limit)
+            return response.raise_for_status() if self._raise else response
         response = new_response(Response)
         response.status_code = reply.status
         response.content = reply.content
@@ -378,6 +383,8 @@ class Client:
         request = Request(method, self._absolute(url, params), headers=headers, cookies=take("cookies", None),
                           content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
         request.headers = merge(self._headers, request.headers, dropped)
+        if not self._as_is:
+            advertise(request.headers, dropped | self._dropped)
         request.complete = True
         request.trust = self._trust
         return request, rest
@@ -403,6 +410,8 @@ class Client:
             return request
         request = request.copy()
         request.headers = merge(self._headers, request.headers)
+        if not self._as_is:
+            advertise(request.headers, self._dropped)
         request.complete = True
         return request
 
@@ -459,10 +468,13 @@ class Client:
             if e.request is None:
                 e.request = request
             raise
-        response = Response.from_reply(reply, request)
+        return self._received(reply, request, stream, max_body)
+
+    def _received(self, reply: Any, request: Request, stream: bool, max_body: int) -> Response:
+        response = Response.from_reply(reply, request, max_body)
         response.default_encoding = self._default_encoding
-        if stream:
-            response.check_size(max_body)
+        if not stream and reply.content is None:
+            response.read()                                      # coded, and so large that the limit is held while it arrives
         return response
 
     def _over_transport(self, request: Request, timeout: Timeout, stream: bool, max_body: int) -> Response:

@@ -18,6 +18,7 @@ class IterReply:
     """A body from an iterable of bytes, for responses made by hand."""
 
     head = b""
+    notes = 3               # the response's headers say it
     elapsed = 0.0
     reason = None
     version = "HTTP/1.1"
@@ -60,6 +61,21 @@ class IterReply:
         self.close()
 
 
+class BytesReply:
+    """A body that is in memory; `at_once`: a read gives all of it, whatever was asked for."""
+
+    def __init__(self, body: bytes, conn: Any, at_once: bool) -> None:
+        self._body = body
+        self._at = 0
+        self._at_once = at_once
+        self.conn = conn
+
+    def read(self, n: int) -> bytes:
+        at = self._at
+        self._at = end = len(self._body) if self._at_once else at + n
+        return self._body[at:end]
+
+
 class Guard:
     """Notices that a streamed response was collected unclosed. Beside the response, so that only streamed ones pay for it."""
 
@@ -95,7 +111,8 @@ def _caller(frame: FrameType | None) -> str:
 class PickledReply:
     """What is left of a Reply in a pickled response."""
 
-    __slots__ = ("trailers",)
+    __slots__ = ("notes", "trailers")
 
-    def __init__(self, trailers: list[tuple[str, str]]) -> None:
+    def __init__(self, trailers: list[tuple[str, str]], notes: int) -> None:
         self.trailers = trailers
+        self.notes = notes

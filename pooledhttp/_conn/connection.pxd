@@ -6,7 +6,7 @@ from pooledhttp._core.poolable cimport Holder, Poolable
 from pooledhttp._core.runtime cimport Wake
 from pooledhttp._net.stream cimport Stream
 from pooledhttp._proto.chunked cimport Chunked
-from pooledhttp._proto.head cimport HeadFacts
+from pooledhttp._proto.head cimport NOTE_CODED, HeadFacts
 
 cdef enum Stage:
     XS_HEAD = 0          # the request is on its way, or the head awaited
@@ -25,6 +25,7 @@ cdef enum:
     FLAG_REPLAY = 2      # may be sent again where a reused connection dies (RFC 9110 section 9.2.2, or Idempotency-Key)
     FLAG_CLOSE = 4       # Connection: close
     FLAG_SAID_CLOSE = 8  # the same, in the caller's own fields
+    FLAG_AS_IS = 16      # the caller decodes no body
 
 
 cdef enum:
@@ -60,6 +61,7 @@ cdef class Exchange:
     cdef Limits limits
     cdef int64_t deadline
     cdef int64_t max_body        # bytes, -1: none
+    cdef bint decoded_body       # that limit is for the decoded body: whoever decodes it holds it
     cdef size_t max_head
     cdef Wake* wake              # this thread's, where the exchange can be cancelled
     # --- sending
@@ -119,6 +121,16 @@ cdef class Exchange:
 
     cdef void reset(self) noexcept nogil            # a new attempt
     cdef void drop_buffer(self) noexcept nogil
+
+
+cdef inline void see_coding(Exchange ex) noexcept nogil:
+    # The head is there. What max_body bounds is decoded above; where the body is not small it is left unread for that.
+    if ex.facts.notes & NOTE_CODED:
+        if ex.flags & FLAG_AS_IS:
+            ex.facts.notes &= ~NOTE_CODED
+        elif ex.max_body >= 0:
+            ex.decoded_body = True
+            ex.max_body = -1
 
 
 cdef class Connection(Poolable):
