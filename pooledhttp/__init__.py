@@ -57,7 +57,8 @@ __all__ = [
     "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
     "ResponseHeaderTimeout", "ResponseTooLarge",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",
-    "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WriteError", "WriteTimeout",
+    "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WSGITransport", "WriteError",
+    "WriteTimeout",
     "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post", "put",
     "request", "stream",
 ]
@@ -65,9 +66,10 @@ __all__ = [
 
 if _TYPE_CHECKING:
     from pooledhttp.mock import MockTransport
+    from pooledhttp.wsgi import WSGITransport
 
 # Where the names are that few programs use: imported when first asked for. JSONDecodeError's base is in json.
-_LATE = {"JSONDecodeError": "errors", "MockTransport": "mock"}
+_LATE = {"JSONDecodeError": "errors", "MockTransport": "mock", "WSGITransport": "wsgi"}
 
 
 def __getattr__(name: str) -> _Any:

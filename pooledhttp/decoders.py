@@ -147,6 +147,7 @@ class Brotli(Codec):
 
     def feed(self, data: bytes, room: int) -> bytes:
         self._begun = True
+        room = min(room, 4 * STEP)               # brotlicffi makes all of it at once, whatever comes
         out: bytes = self._decoder.process(data, output_buffer_limit=room)
         self.more = bool(out) and (len(out) >= room or not self._decoder.can_accept_more_data())
         return out

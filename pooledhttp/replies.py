@@ -46,10 +46,13 @@ class IterReply:
         return len(data)
 
     def read_all(self, limit: int) -> bytes:
-        parts = [self._rest, *self._pieces]
-        self._rest = b""
-        if limit >= 0 and sum(map(len, parts)) > limit:
-            raise ResponseTooLarge(too_large(limit), phase="body")
+        parts = []
+        size = 0
+        while piece := self.read(sys.maxsize):
+            parts.append(piece)
+            size += len(piece)
+            if 0 <= limit < size:
+                raise ResponseTooLarge(too_large(limit), phase="body")
         return b"".join(parts)
 
     def close(self) -> None:
