@@ -118,7 +118,10 @@ class Response:
             except Error as e:
                 e.request = self.request
                 raise
+            limit = -1
         self.content = body
+        if limit >= 0:
+            self.check_size(limit)
 
     if not TYPE_CHECKING:
         def __getattr__(self, name):

@@ -213,10 +213,10 @@ class _Call:
             if self._raising:
                 raise
             self._log(e)
-            raise RemoteProtocolError(f"truncated body: the application ended with {type(e).__name__}", request=self._request, phase="body") from e
+            raise RemoteProtocolError(f"the response's body was cut short: the application ended with {type(e).__name__}", request=self._request, phase="body") from e
         if piece is None:
             if self._given < self._length:
-                raise RemoteProtocolError(f"truncated body: got {self._given} of {self._length} bytes", request=self._request, phase="body")
+                raise RemoteProtocolError(f"the response's body was cut short: {self._length - self._given} bytes were still to come", request=self._request, phase="body")
             raise StopIteration
         if self._length >= 0:
             piece = piece[:self._length - self._given]           # what a server sends of it
