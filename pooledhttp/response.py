@@ -32,8 +32,8 @@ class Response:
     """A response. What the head holds is read from it when it is first asked for.
 
     `status_code`; `reason`; `http_version` ("HTTP/1.1"); `headers` (`Headers`); `trailers`, a `Headers` too, complete once the body was
-    read; `request`; `url`; `history` (empty: redirects are not followed yet); `elapsed`, a timedelta to the end of the head; `timings`,
-    seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
+    read; `request`; `url`; `history`, the responses before it, redirects or steps of an auth; `elapsed`, a timedelta to the end of the
+    head; `timings`, seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
     reads the rest, and keeps it.
 
     The body is decoded where `Content-Encoding` names gzip, deflate, br or zstd (the last two where something is installed that does
@@ -83,14 +83,15 @@ class Response:
         if isinstance(content, str):
             content = content.encode("utf-8")
         if isinstance(content, (bytes, bytearray, memoryview)):
-            self._take(bytes(content), -1)
+            self._raw = bytes(content)
+            self.content = self._whole()
         else:
             self._reply = IterReply(content)
             self._state = UNREAD
 
     @classmethod
-    def from_reply(cls, reply: Any, request: Request | None, limit: int = -1) -> Response:
-        """From what `Transport.exchange` returned, its body read or not; the decoded body is held to `limit` bytes (-1: none)."""
+    def from_reply(cls, reply: Any, request: Request | None) -> Response:
+        """From what `Transport.exchange` returned, its body read or not. What is coded is decoded when it is wanted."""
         self = cls.__new__(cls)
         self.status_code = reply.status
         self._reply = reply
@@ -99,29 +100,12 @@ class Response:
         content = reply.content
         if content is None:
             self._state = UNREAD
-            self._limit = limit
             self._guard = Guard(reply, f"{request.method} {request.url.redacted}" if request is not None else "a request")
         elif reply.notes & CODED:
-            self._take(content, limit)
+            self._raw = content
         else:
             self.content = content
         return self
-
-    def _take(self, body: bytes, limit: int) -> None:
-        """`body`, which is whole, as `content`."""
-        if body and self._codings:
-            from pooledhttp.decoders import decode
-
-            self._raw = body
-            try:
-                body = decode(body, self._codings, limit, self.conn)
-            except Error as e:
-                e.request = self.request
-                raise
-            limit = -1
-        self.content = body
-        if limit >= 0:
-            self.check_size(limit)
 
     if not TYPE_CHECKING:
         def __getattr__(self, name):
@@ -271,9 +255,9 @@ class Response:
         return n if self._limit < 0 else min(n, self._limit - self._seen + 1)
 
     def check_size(self, limit: int) -> None:
-        """Hold the body to `limit` bytes (-1: none), now where it is in memory, or as it is read. ResponseTooLarge."""
+        """Hold the body to `limit` bytes (-1: none), now where it is in memory, and decoded, or as it is read. ResponseTooLarge, DecodingError."""
         self._limit = limit
-        if limit >= 0 and self._state == MEMORY and len(self.content) > limit:
+        if self._state == MEMORY and len(self.content) > limit >= 0:
             raise ResponseTooLarge(too_large(limit), request=self.request, phase="body", conn=self.conn)
 
     def _count(self, n: int) -> None:
@@ -292,6 +276,21 @@ class Response:
             return data
         except BaseException as e:                     # a signal's handler may raise anything, and what was just read is lost
             self._fail(e)
+            raise
+
+    def _whole(self) -> bytes:
+        """What `content` is: decoded where it is in memory, else read."""
+        raw = self._raw
+        if raw is None:
+            return self._read_all()
+        if not raw or not self._codings:
+            return raw
+        from pooledhttp.decoders import decode
+
+        try:
+            return decode(raw, self._codings, self._limit, self.conn)
+        except Error as e:
+            e.request = self.request
             raise
 
     def _read_all(self) -> bytes:
@@ -382,10 +381,11 @@ class Response:
         if size < 1:
             raise ValueError("chunk_size is at least 1")
         if self._state == MEMORY:
-            content = self.content
-            if raw and content and self._codings:
-                if self._raw is None:
+            if not raw or self._raw is None:
+                content = self.content
+                if raw and content and self._codings:
                     raise StreamConsumed("the response's body was decoded, and what was on the wire is not kept", request=self.request)
+            else:
                 content = self._raw
             for at in range(0, len(content), size):
                 yield content[at:at + size]
@@ -518,7 +518,7 @@ _MAKE: dict[str, Callable[[Response], Any]] = {
     "elapsed": _elapsed,
     "timings": lambda r: r._reply.timings if r._reply is not None else {},
     "conn": lambda r: r._reply.conn if r._reply is not None else None,
-    "content": Response._read_all,
+    "content": Response._whole,
     "default_encoding": lambda r: "utf-8",
     "_reply": lambda r: None,
     "_codings": _codings,
