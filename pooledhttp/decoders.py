@@ -358,7 +358,7 @@ def codings(headers: Headers, status: int) -> tuple[str, ...]:
         return ()
     names = [coding.lower() for coding in headers.get_list("content-encoding", split_commas=True)]
     names = [name for name in names if name not in ("", "identity")]
-    return tuple(names) if all([_codec(name) is not None for name in names]) else ()
+    return tuple(names) if None not in map(_codec, names) else ()
 
 
 class Decoded:

@@ -19,7 +19,7 @@ class Event:
 
     __slots__ = ("data", "event", "id", "retry")
 
-    def __init__(self, data: str, *, event: str = "message", id: str = "", retry: int | None = None) -> None:  # noqa: A002 - the standard's name
+    def __init__(self, data: str, *, event: str = "message", id: str = "", retry: int | None = None) -> None:
         self.data = data
         self.event = event
         self.id = id
@@ -97,7 +97,10 @@ class EventParser:
                 line = b"".join([*self._parts, line])
                 self._parts = []
                 self._size = 0
-            event = self._line(line) if line else self._end()
+            if line:
+                self._line(line)
+                continue
+            event = self._end()
             if event is not None:
                 yield event
         if rest:

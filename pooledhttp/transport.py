@@ -91,8 +91,9 @@ class Transport(Tripper):
     `ssl.SSLContext`, or "system" (truststore); `cert` a PEM path or (cert, key[, password]); `fingerprint` "sha256:..." of the one
     leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns
     (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
-    With `disable_compression` no coding is asked for, and none undone (as in Go). `local_address` is an IP, or (IP, port), to connect from; `socket_options` are (level, option, value) each; with
-    `happy_eyeballs_delay=None` addresses are tried one after another.
+    `local_address` is an IP, or (IP, port), to connect from; `socket_options` are (level, option, value) each; with
+    `happy_eyeballs_delay=None` addresses are tried one after another. With `disable_compression` no content coding is asked for, and none
+    undone, as in Go.
     """
 
     __signature__ = _Signature()            # help() would show __new__'s

@@ -213,15 +213,18 @@ class _Call:
             if self._raising:
                 raise
             self._log(e)
-            raise RemoteProtocolError(f"the response's body was cut short: the application ended with {type(e).__name__}", request=self._request, phase="body") from e
+            raise self._cut_short(f"the application ended with {type(e).__name__}") from e
         if piece is None:
             if self._given < self._length:
-                raise RemoteProtocolError(f"the response's body was cut short: {self._length - self._given} bytes were still to come", request=self._request, phase="body")
+                raise self._cut_short(f"{self._length - self._given} bytes were still to come")
             raise StopIteration
         if self._length >= 0:
             piece = piece[:self._length - self._given]           # what a server sends of it
         self._given += len(piece)
         return piece
+
+    def _cut_short(self, why: str) -> RemoteProtocolError:
+        return RemoteProtocolError(f"the response's body was cut short: {why}", request=self._request, phase="body")
 
     def close(self) -> None:
         """The app's iterable is done with, at its end or before (PEP 3333: whoever has one calls its `close`, however it ended)."""

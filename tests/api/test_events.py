@@ -164,7 +164,8 @@ def test_an_endless_event_ends(piece: bytes) -> None:
     assert counted[0] < 300_000
 
 
-@pytest.mark.parametrize(("stream", "fits"), [(b"data: 90\n\n", True), (b"data: 901\n\n", False), (b"data:1\r\ndata\r\n\r\n", False), (b"data\r\ndata\r\n\r\n", True),
+@pytest.mark.parametrize(("stream", "fits"), [(b"data: 90\n\n", True), (b"data: 901\n\n", False), (b"data:1\r\ndata\r\n\r\n", False),
+                                              (b"data\r\ndata\r\n\r\n", True),
                                               (b"data\n\ndata\n\ndata\n\n", True), (b": 6789012\n", False), (b": 678901\n", True), (b": 678\n" * 5, True)])
 def test_the_limit_is_exact_however_it_is_cut(stream: bytes, fits: bool) -> None:
     for size in (1, 2, 3, 100):

@@ -378,7 +378,8 @@ def test_map_and_closing() -> None:
         c.get("/")
 
 
-@pytest.mark.parametrize(("app", "options", "error"), [("app", {}, TypeError), (text, {"script_name": "app"}, ValueError), (text, {"script_name": "/app/"}, ValueError)])
+@pytest.mark.parametrize(("app", "options", "error"), [("app", {}, TypeError), (text, {"script_name": "app"}, ValueError),
+                                                       (text, {"script_name": "/app/"}, ValueError)])
 def test_what_is_no_app(app: Any, options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         WSGITransport(app, **options)
