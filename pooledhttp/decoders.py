@@ -446,7 +446,7 @@ def _one_member(data: bytes, limit: int) -> bytes | None:
 
     member = zlib.decompressobj(31)
     try:
-        out = member.decompress(data, limit + 1)         # 0: room for all
+        out = member.decompress(data, min(limit, WHOLE - 1) + 1)         # 0: room for all
     except zlib.error:
         return None
     return out if member.eof and not member.unused_data and (limit < 0 or len(out) <= limit) else None

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pooledhttp.conninfo import ConnInfo
+    from pooledhttp.cookies import Cookies
     from pooledhttp.events import EventStream
 
 CHUNK = 65536
-CODED = 2           # in a reply's notes: there is a Content-Encoding field
+SETS_COOKIES = 1    # in a reply's notes: there is a Set-Cookie field
+CODED = 2           # there is a Content-Encoding field
 MAX_EVENT = 1 << 24
 
 # Where the body is. MEMORY: whole. UNREAD: nobody took it (`read(n)` may have taken some). READING: an iterator has it.
@@ -32,9 +34,9 @@ class Response:
     """A response. What the head holds is read from it when it is first asked for.
 
     `status_code`; `reason`; `http_version` ("HTTP/1.1"); `headers` (`Headers`); `trailers`, a `Headers` too, complete once the body was
-    read; `request`; `url`; `history`, the responses before it, redirects or steps of an auth; `elapsed`, a timedelta to the end of the
-    head; `timings`, seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
-    reads the rest, and keeps it.
+    read; `request`; `url`; `history`, the responses before it, redirects or steps of an auth; `cookies`, a `Cookies` of what it set;
+    `elapsed`, a timedelta to the end of the head; `timings`, seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved;
+    `content`, the whole body: reading it from a stream reads the rest, and keeps it.
 
     The body is decoded where `Content-Encoding` names gzip, deflate, br or zstd (the last two where something is installed that does
     it), but for `iter_raw`; a part of a coded whole (206), or a body in a coding that is not known, is as it came. The headers stay as
@@ -47,8 +49,8 @@ class Response:
     # Slots that hold nothing yet are made by __getattr__, which is called for them alone. So a response costs
     # what is read of it, and an attribute that was read once costs no more than any other.
     __slots__ = ("__weakref__", "_codings", "_encoding", "_guard", "_limit", "_made", "_pos", "_raw", "_reply", "_seen", "_source", "_state",
-                 "conn", "content", "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request", "status_code",
-                 "timings", "url")
+                 "conn", "content", "cookies", "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request",
+                 "status_code", "timings", "url")
     status_code: int
     reason: str
     http_version: str
@@ -57,6 +59,7 @@ class Response:
     request: Request | None
     url: URL | None
     history: list[Response]
+    cookies: Cookies            # those that this response set
     elapsed: timedelta
     timings: dict[str, float]
     conn: ConnInfo | None
@@ -508,6 +511,12 @@ def _elapsed(r: Response) -> timedelta:
     return timedelta(seconds=r._reply.elapsed if r._reply is not None else 0.0)
 
 
+def _cookies(r: Response) -> Cookies:
+    from pooledhttp.cookies import set_by
+
+    return set_by(r)
+
+
 _MAKE: dict[str, Callable[[Response], Any]] = {
     "headers": _headers,
     "reason": _reason,
@@ -515,6 +524,7 @@ _MAKE: dict[str, Callable[[Response], Any]] = {
     "request": _request,
     "url": _url,
     "history": lambda r: [],
+    "cookies": _cookies,
     "elapsed": _elapsed,
     "timings": lambda r: r._reply.timings if r._reply is not None else {},
     "conn": lambda r: r._reply.conn if r._reply is not None else None,
