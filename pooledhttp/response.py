@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 SETS_COOKIES = 1    # in a reply's notes: there is a Set-Cookie field
-CODED = 2           # there is a Content-Encoding field
+CODED = 2           # in a reply's notes: there is a Content-Encoding field
 MAX_EVENT = 1 << 24
 
 # Where the body is. MEMORY: whole. UNREAD: nobody took it (`read(n)` may have taken some). READING: an iterator has it.
@@ -49,8 +49,8 @@ class Response:
     # Slots that hold nothing yet are made by __getattr__, which is called for them alone. So a response costs
     # what is read of it, and an attribute that was read once costs no more than any other.
     __slots__ = ("__weakref__", "_codings", "_encoding", "_guard", "_limit", "_made", "_pos", "_raw", "_reply", "_seen", "_source", "_state",
-                 "conn", "content", "cookies", "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request",
-                 "status_code", "timings", "url")
+                 "conn", "content", "cookies", "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request", "status_code",
+                 "timings", "url")
     status_code: int
     reason: str
     http_version: str
