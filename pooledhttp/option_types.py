@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from pooledhttp.auth import AuthTypes
 from pooledhttp.headers import HeaderTypes
+from pooledhttp.multipart import RequestFiles
 from pooledhttp.timeout import TimeoutTypes
 from pooledhttp.url import Params
 
@@ -20,7 +21,7 @@ class BuildOptions(TypedDict, total=False):
     cookies: None
     content: Any
     data: Any
-    files: None
+    files: RequestFiles | None
     json: Any
 
 

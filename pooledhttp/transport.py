@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
 FLAG_SAID_CLOSE = 8
+FLAG_EXPECT = 16
 Canceller: TypeAlias = _cancel.Canceller
 
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
 _ORPHAN_NS = 30_000_000_000
+_EXPECT_MAX = 1e9           # seconds: for ever
 
 _make_response: Callable[[Reply, Any], Any] | None = None
 _all: weakref.WeakSet[Transport] = weakref.WeakSet()
@@ -116,10 +118,12 @@ class Transport(Tripper):
                  retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
                  trace: object = None) -> None:
         for name, value in (("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime), ("dns_cache_ttl", dns_cache_ttl),
-                            ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive)):
+                            ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive),
+                            ("expect_continue_timeout", expect_continue_timeout)):
             _at_least(name, value, 0)
-        if dns_cache_ttl is None:
-            raise ValueError("dns_cache_ttl must be a number of at least 0, not None")
+        for name, value in (("dns_cache_ttl", dns_cache_ttl), ("expect_continue_timeout", expect_continue_timeout)):
+            if value is None:
+                raise ValueError(f"{name} must be a number of at least 0, not None")
         for what, given in (("resolver", resolver), ("connect_filter", connect_filter)):
             if given is not None and not callable(given):
                 raise TypeError(f"{what} must be callable, not {given!r}")
@@ -145,8 +149,7 @@ class Transport(Tripper):
         _not_yet("trace", trace, None)
         _not_yet("disable_compression", disable_compression, False)
         for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
-                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4),
-                                     ("expect_continue_timeout", expect_continue_timeout, 1.0)):
+                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4)):
             _not_yet(name, value, default)
         if http2 not in (True, False):
             _not_yet("http2", http2, True)
@@ -154,7 +157,8 @@ class Transport(Tripper):
             _not_yet("proxy", proxy, "env")
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
-        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives)
+        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives,
+                         expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9))
         self._resolver: Resolver | None = None
         self._resolving = resolver, dns_cache_ttl
         self._tls: TlsSettings | None = None

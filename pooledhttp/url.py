@@ -324,11 +324,14 @@ def _parse_new(given: str) -> URL:
     return url
 
 
-def _scalar(value: Any) -> str | bytes:
+def scalar(value: Any) -> str | bytes:
+    """A parameter's or a form field's value as text; bytes as they are."""
     if isinstance(value, (str, bytes)):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
+    if hasattr(value, "read"):
+        raise TypeError("a file is no parameter, nor a form's field: give it in files=")
     return str(value)
 
 
@@ -350,7 +353,7 @@ def flatten(params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[tuple
 
 
 def _quote(value: Any, table: list[str]) -> str:
-    value = _scalar(value)
+    value = scalar(value)
     data = value.encode("utf-8") if isinstance(value, str) else value
     return "".join([table[b] for b in data])
 
