@@ -308,13 +308,12 @@ def encode_body(content: Any, data: Any, json: Any, files: Any = None, content_t
     But `data` may stand beside `files` (none of which is as if it was not given); `content_type` is then the caller's own.
     """
     if files is not None:
-        for name, value in (("content", content), ("json", json)):
-            if value is not None:
-                raise TypeError(f"a request has one body: {name} and files are given")
         from pooledhttp.multipart import encode_multipart
 
         body, kind = encode_multipart(files, data, content_type)
         if body is not None:
+            if content is not None or json is not None:
+                raise TypeError(f"a request has one body: {'json' if content is None else 'content'} and files are given")
             return body, kind
     if (content is not None) + (data is not None) + (json is not None) > 1:
         names = [name for name, value in (("content", content), ("data", data), ("json", json)) if value is not None]
