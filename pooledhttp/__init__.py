@@ -58,16 +58,17 @@ __all__ = [
     "ResponseHeaderTimeout", "ResponseTooLarge",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",
     "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WriteError", "WriteTimeout",
-    "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post", "put",
-    "request", "stream",
+    "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post",
+    "public_addresses_only", "put", "request", "stream",
 ]
 
 
 if _TYPE_CHECKING:
+    from pooledhttp.filters import public_addresses_only
     from pooledhttp.mock import MockTransport
 
 # Where the names are that few programs use: imported when first asked for. JSONDecodeError's base is in json.
-_LATE = {"JSONDecodeError": "errors", "MockTransport": "mock"}
+_LATE = {"JSONDecodeError": "errors", "MockTransport": "mock", "public_addresses_only": "filters"}
 
 
 def __getattr__(name: str) -> _Any:

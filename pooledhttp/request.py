@@ -192,7 +192,7 @@ class Request:
                     continue                                             # there is nothing to ask about (RFC 9110 section 10.1.1)
                 flags |= FLAG_EXPECT
             pairs.append((name, value))
-        authority = url.authority.encode("ascii")
+        authority = url.host_field.encode("ascii")
         if framing:
             hosts = framing.get("host")
             if hosts:
@@ -206,7 +206,7 @@ class Request:
         if length is not None and not said:
             pairs.append(("Content-Length", str(length)))
         key = url.key + self.trust if self.trust and url.scheme == "https" else url.key
-        return Wire(key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
+        return Wire(key, url.socket_path or url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
                     authority, field_block(pairs), None if length == 0 else body or None, flags, str(url))
 
     def __repr__(self) -> str:

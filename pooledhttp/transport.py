@@ -93,8 +93,9 @@ class Transport(Tripper):
     `ssl.SSLContext`, or "system" (truststore); `cert` a PEM path or (cert, key[, password]); `fingerprint` "sha256:..." of the one
     leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns
     (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
-    `local_address` is an IP, or (IP, port), to connect from; `socket_options` are (level, option, value) each; with
-    `happy_eyeballs_delay=None` addresses are tried one after another.
+    `uds` is the path of a Unix socket that every connection is made to, whatever the host. `local_address` is an IP, or (IP, port), to
+    connect from; `socket_options` are (level, option, value) each; with `happy_eyeballs_delay=None` addresses are tried one after another.
+    `expect_continue_timeout` is how long (seconds) the body of a request with `Expect: 100-continue` waits to be asked for; 0: not at all.
     """
 
     __signature__ = _Signature()            # help() would show __new__'s
@@ -189,11 +190,17 @@ class Transport(Tripper):
             secure = key.startswith("https:")
             if secure and self._tls is None:
                 self._tls = _tls_settings(*self._trusting)
+        dialing = self._dialing
+        if key.startswith("http+unix:"):
+            # A filter of addresses would be none where a URL could lead around it, to whatever listens on this machine.
+            if dialing["connect_filter"] is not None:
+                raise errors.ConnectRefusedByFilter(f"a transport with a connect_filter connects to no Unix socket that a URL names: {host}", phase="connect")
+            dialing, host = {**dialing, "uds": host}, "localhost"
         tls = None
         if secure and self._tls is not None:
             space = key.find(" ")
             tls = self._tls.in_environment(key[space:]) if space >= 0 else self._tls
-        return DialSpec(host=host, port=port, tls=tls, resolver=self._resolver, **self._dialing)
+        return DialSpec(host=host, port=port, tls=tls, resolver=self._resolver, **dialing)
 
     def ca_environment(self) -> str:
         """What the environment's CA variables say now, as the end of the pool keys of a client's requests; "" where they do not count."""
