@@ -178,8 +178,8 @@ class Request:
             lower = name.lower()
             if lower in _FRAMING:
                 if value != stated or lower != "content-length":
-                    framing.setdefault(lower, []).append(value)
-                elif not said:
+                    framing.setdefault(lower, []).append(value)          # looked at below
+                if lower == "content-length" and not said:
                     said = True
                     pairs.append((name, value))
                 continue
