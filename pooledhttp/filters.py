@@ -53,10 +53,7 @@ _ISATAP = 0x5EFE                                        # in the middle of an in
 
 
 def _public4(number: int) -> bool:
-    for first, last in _RANGES4:
-        if first <= number <= last:
-            return False
-    return True
+    return not any(first <= number <= last for first, last in _RANGES4)
 
 
 def _public6(number: int) -> bool:
@@ -65,9 +62,8 @@ def _public6(number: int) -> bool:
         return _public4(number & 0xFFFFFFFF)
     if number >> 125 != 1:                              # 2000::/3
         return False
-    for first, last in _RANGES6:
-        if first <= number <= last:
-            return False
+    if any(first <= number <= last for first, last in _RANGES6):
+        return False
     return upper & 0xFDFFFFFF != _ISATAP or _public4(number & 0xFFFFFFFF)
 
 

@@ -47,7 +47,7 @@ class MultipartBody(BodySource):
         super().__init__(None if unknown else total)
 
     def rewind(self) -> bool:
-        return all([content.rewind() for _, content in self.parts if isinstance(content, BodySource)]) and super().rewind()
+        return all(content.rewind() for _, content in self.parts if isinstance(content, BodySource)) and super().rewind()
 
     def pieces(self) -> Iterator[Any]:
         return self._walk(whole=False)

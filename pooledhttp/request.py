@@ -52,8 +52,9 @@ def not_yet(option: str) -> NotImplementedError:
 class Request:
     """A request: `method` (in upper case), `url` (a `URL` without userinfo), `headers`, `body`.
 
-    `content`, `data`, `files` and `json` exclude each other, but that `data` may hold a form's fields beside `files`. A URL's userinfo becomes an `Authorization` header where none is given. Raises
-    InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no token), or TypeError (conflicting arguments).
+    `content`, `data`, `files` and `json` exclude each other, but that `data` may hold a form's fields beside `files`. A URL's userinfo
+    becomes an `Authorization` header where none is given. Raises InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no
+    token, a name that would break its part), or TypeError (conflicting arguments).
     """
 
     __slots__ = ("__weakref__", "body", "complete", "headers", "method", "trust", "url")

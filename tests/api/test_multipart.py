@@ -86,7 +86,8 @@ def test_a_file(value: Any, part: bytes) -> None:
 
 # WHATWG: U+0022, CR and LF are escaped, "%" is not; ours: other controls, and the backslash that would escape the closing quote.
 QUOTED = [('a"b', "a%22b"), ("a\rb\nc\r\nd", "a%0Db%0Ac%0D%0Ad"), ("100%22", "100%22"), ("a\0\t\x7f\x1b", "a%00%09%7F%1B"), ("ü€😀.txt", "ü€😀.txt"),
-          ("a;b=c, d", "a;b=c, d"), ("a\\b", "a\\b"), ("a\\", "a%5C"), ("a\\\\", "a\\%5C"), ("\\", "%5C"), ('\\"', "\\%22"), ("../../etc/passwd", "../../etc/passwd"),
+          ("a;b=c, d", "a;b=c, d"), ("a\\b", "a\\b"), ("a\\", "a%5C"), ("a\\\\", "a\\%5C"), ("\\", "%5C"), ('\\"', "\\%22"),
+          ("../../etc/passwd", "../../etc/passwd"),
           ("\u2028\x85", "\u2028\x85"), ("", "")]
 
 
@@ -177,7 +178,8 @@ def test_what_would_break_a_part_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize(("given_", "problem"), [
-    ({"files": b"x"}, "mapping or"), ({"files": "x"}, "mapping or"), ({"files": 5}, "mapping or"), ({"files": [b"x"]}, "pairs"), ({"files": ["ab", "cd", "efg"]}, "."),
+    ({"files": b"x"}, "mapping or"), ({"files": "x"}, "mapping or"), ({"files": 5}, "mapping or"), ({"files": [b"x"]}, "pairs"),
+    ({"files": ["ab", "cd", "efg"]}, "."),
     ({"files": {"f": None}}, "NoneType"), ({"files": {"f": 5}}, "int"), ({"files": {"f": {"a": 1}}}, "mapping"), ({"files": {5: b"x"}}, "name"),
     ({"files": {"f": ("a",)}}, "1 values"), ({"files": {"f": ("a", b"", "x/y", {}, 1)}}, "5 values"), ({"files": {"f": (5, b"")}}, "PathLike|path"),
     ({"files": {"f": ("a", b"", 5)}}, "Content-Type"), ({"files": {"f": ("a", b"", None, "X: y")}}, "headers"), ({"files": {"f": io.StringIO("x")}}, "binary"),

@@ -5,7 +5,7 @@ import io
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from select import select
 from types import GeneratorType
@@ -197,7 +197,8 @@ class Refusing:
 
 
 @pytest.mark.parametrize("body", ["small", "large", "generator", "file"], indirect=True)
-@pytest.mark.parametrize("refusal", [respond(b"what?", 417), respond(b"w" * 100_000, 417), b"HTTP/1.1 417 No\r\nX: folded\r\n line\r\nContent-Length: 0\r\n\r\n",
+@pytest.mark.parametrize("refusal", [respond(b"what?", 417), respond(b"w" * 100_000, 417),
+                                     b"HTTP/1.1 417 No\r\nX: folded\r\n line\r\nContent-Length: 0\r\n\r\n",
                                      b"HTTP/1.0 417 No\r\n\r\n"], ids=["plain", "large", "fallback", "1.0"])
 def test_417_brings_the_request_again_without_it(peer: MakePeer, new_client: MakeClient, body: tuple[dict[str, Any], bytes], refusal: bytes) -> None:
     client, script = new_client(expect_continue_timeout=HOURS), Refusing(refusal=refusal)
@@ -212,7 +213,8 @@ def test_417_brings_the_request_again_without_it(peer: MakePeer, new_client: Mak
     assert (closed(stats), stats.retries, stats.requests, server.accepted) == ({"not_reusable": 1}, 1, 1, 2)
 
 
-@pytest.mark.parametrize("refusal", [respond(b"what?", 417), b"HTTP/1.1 417 No\r\nX: folded\r\n line\r\nContent-Length: 5\r\n\r\nwhat?"], ids=["plain", "fallback"])
+@pytest.mark.parametrize("refusal", [respond(b"what?", 417), b"HTTP/1.1 417 No\r\nX: folded\r\n line\r\nContent-Length: 5\r\n\r\nwhat?"],
+                         ids=["plain", "fallback"])
 def test_417_to_a_body_that_was_sent(peer: MakePeer, new_client: MakeClient, body: tuple[dict[str, Any], bytes], refusal: bytes) -> None:
     client, script = new_client(expect_continue_timeout=0.02), Refusing(late=True, refusal=refusal)
     options, data = body

@@ -17,7 +17,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
     3: ("_conn",),
     4: ("_trip", "transport"),
     5: ("__init__", "__main__", "_version", "api", "auth", "cli", "client", "content", "context", "cookies", "decoders", "fanout", "filters", "flow", "headers",
-        "interned", "lines", "mock", "mounts", "multipart", "option_types", "progress", "redirects", "replies", "request", "response", "retry", "timeout", "url"),
+        "interned", "lines", "mock", "mounts", "multipart", "option_types", "progress", "redirects", "replies", "request", "response", "retry", "timeout",
+        "url"),
     6: ("adapters",),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
