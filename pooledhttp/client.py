@@ -252,6 +252,7 @@ class Client:
         headers: a mapping or pairs, over the client's; a None value takes a default away.
         content: bytes, str (UTF-8), a binary file, or an iterable of bytes.
         data: a mapping or pairs, as a form; else like content.
+        files: a mapping or pairs, as a form with files (and the fields of `data`): a file, bytes, or (filename, file[, content_type[, headers]]).
         json: what `json.dumps` takes, sent as compact UTF-8.
         auth: (user, password), an `Auth`, or a callable (request) -> request.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
