@@ -215,7 +215,11 @@ class FileBody(BodySource):
     def rewind(self) -> bool:
         if not self.started:
             return True
-        if self.start is None or _is_closed(self.file):
+        if self.start is None:
+            return False
+        try:
+            self.file.seek(self.start)
+        except (OSError, ValueError):         # closed meanwhile
             return False
         return super().rewind()
 
