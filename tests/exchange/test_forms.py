@@ -106,6 +106,27 @@ def test_a_form_that_is_sent_again(peer: MakePeer, client: Client, path: Path, c
     assert client.transport.stats().retries == 1
 
 
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_form_that_is_led_elsewhere(peer: MakePeer, client: Client, path: Path, content: bytes, status: int) -> None:
+    bodies: list[bytes] = []
+
+    def script(conn: Conn, i: int) -> None:
+        for answer in (respond(b"", status, {"Location": "/there"}), respond(b"ok")):
+            bodies.append(conn.recv_request()[1])
+            conn.send(answer)
+
+    with path.open("rb") as file:
+        file.seek(3)
+        assert client.post(peer(script).url(), data={"id": 7}, files={"f": file}, headers=KIND).content == b"ok"
+    assert bodies == [form(content[3:])] * 2
+
+
+def test_a_form_of_a_generator_is_led_nowhere(peer: MakePeer, client: Client) -> None:
+    server = peer(lambda conn, i: conn.recv_request() and conn.send(respond(b"", 307, {"Location": "/there"})))
+    assert client.post(server.url(), files={"f": ("a", iter([b"x"]))}).status_code == 307
+    assert server.accepted == 1
+
+
 def test_a_file_of_a_form_that_shrinks(peer: MakePeer, client: Client, path: Path) -> None:
     def script(conn: Conn, i: int) -> None:
         conn.recv_head()
