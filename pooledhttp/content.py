@@ -154,7 +154,7 @@ class IterBody(BodySource):
         if getattr(iterable, "gi_frame", iterable) is None:
             raise StreamConsumed("the generator given as a request's body has run to its end already: make another")
         self.iterable = iterable
-        super().__init__(None, getattr(iterable, "trailers", None))
+        super().__init__(None, getattr(iterable, "trailers", None) or None)
 
     def rewind(self) -> bool:
         if not self.started:
@@ -204,7 +204,7 @@ class FileBody(BodySource):
             self.start = start
         except (OSError, AttributeError, ValueError, TypeError):
             length = _stated_length(file)     # a pipe, a socket, or a file-like object that only reads
-        trailers = getattr(file, "trailers", None)
+        trailers = getattr(file, "trailers", None) or None
         super().__init__(length if trailers is None else None, trailers)
 
     def _begin(self) -> None:
@@ -309,7 +309,7 @@ def encode_content(content: Any) -> bytes | BodySource:
         return FileBody(content)
     if isinstance(content, Mapping):
         raise TypeError("content is bytes, str, a file or an iterable of bytes: a mapping goes in data= (a form) or json=")
-    if isinstance(content, (list, tuple)) and getattr(content, "trailers", None) is None:
+    if isinstance(content, (list, tuple)) and not getattr(content, "trailers", None):
         return ListBody(content)
     if isinstance(content, Iterable):
         return IterBody(content)
