@@ -26,6 +26,7 @@ _FRAMING = frozenset(("host", "content-length", "transfer-encoding"))
 if TYPE_CHECKING:
     from typing import NamedTuple
 
+    from pooledhttp.cookies import Cookies, CookieTypes
     from pooledhttp.multipart import RequestFiles
 
     class Wire(NamedTuple):
@@ -46,8 +47,11 @@ else:
     Wire = namedtuple("Wire", "key host port method target authority fields body flags url")
 
 
-def not_yet(option: str) -> NotImplementedError:
-    return NotImplementedError(f"{option} is not supported in this version of pooledhttp")
+def as_cookies(cookies: CookieTypes) -> Cookies:
+    """What was given as `cookies`."""
+    from pooledhttp.cookies import Cookies
+
+    return Cookies(cookies)
 
 
 class Request:
@@ -58,18 +62,17 @@ class Request:
     token, a name that would break its part), or TypeError (conflicting arguments).
     """
 
-    __slots__ = ("__weakref__", "body", "complete", "headers", "method", "trust", "url")
+    __slots__ = ("__weakref__", "body", "complete", "cookies", "headers", "method", "trust", "url")
     method: str
     url: URL
     headers: Headers
     body: bytes | BodySource | None     # None: no body
     complete: bool                      # a client has added its defaults
+    cookies: Cookies | None             # its own, beside the client's; a client makes a Cookie field of both when it sends
     trust: str                          # what its client found in the CA variables: the end of the pool key, "" where none counts
 
-    def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: None = None,
+    def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: CookieTypes = None,
                  content: Any = None, data: Any = None, files: RequestFiles | None = None, json: Any = None) -> None:
-        if cookies is not None:
-            raise not_yet("cookies=")
         if not isinstance(method, str):
             raise TypeError(f"a method is a str, not {type(method).__name__}")
         if "://" in method:
@@ -83,6 +86,7 @@ class Request:
         self.headers = Headers(headers)
         self.complete = False
         self.trust = ""
+        self.cookies = as_cookies(cookies) if cookies is not None else None
         fields = self.headers.multi_items()                             # ours alone: nobody else has these headers yet
         names = [name.lower() for name, _ in fields]
         if target.userinfo:
@@ -118,6 +122,7 @@ class Request:
         self.body = wire.body
         self.complete = True
         self.trust = ""
+        self.cookies = None
         return self
 
     def _length(self, body: bytes | BodySource | None) -> int | None:
@@ -149,6 +154,7 @@ class Request:
         other.body = self.body
         other.complete = self.complete
         other.trust = self.trust
+        other.cookies = self.cookies
         return other
 
     def wire(self) -> Wire:
@@ -221,10 +227,12 @@ class Request:
         body = self.body
         if isinstance(body, BodySource):
             body = GoneBody()
-        return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete}
+        return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete,
+                "cookies": self.cookies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.trust = ""
+        self.cookies = None
         for name, value in state.items():
             setattr(self, name, value)
 

@@ -36,7 +36,7 @@ FLAG_REPLAY = 2
 FLAG_SAID_CLOSE = 8
 FLAG_MAY_GO_ON = 16
 FLAG_MAY_REPEAT = 32
-FLAG_EXPECT = 64
+FLAG_EXPECT = 128
 Canceller: TypeAlias = _cancel.Canceller
 
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
@@ -96,6 +96,7 @@ class Transport(Tripper):
     `uds` is the path of a Unix socket that every connection is made to, whatever the host. `local_address` is an IP, or (IP, port), to
     connect from; `socket_options` are (level, option, value) each; with `happy_eyeballs_delay=None` addresses are tried one after another.
     `expect_continue_timeout` is how long (seconds) the body of a request with `Expect: 100-continue` waits to be asked for; 0: not at all.
+    With `disable_compression` no content coding is asked for, and none undone, as in Go.
     """
 
     __signature__ = _Signature()            # help() would show __new__'s
@@ -150,7 +151,6 @@ class Transport(Tripper):
             raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
         _not_yet("proxy_headers", proxy_headers, None)
         _not_yet("trace", trace, None)
-        _not_yet("disable_compression", disable_compression, False)
         for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
                                      ("http2_max_conns_per_host", http2_max_conns_per_host, 4)):
             _not_yet(name, value, default)
@@ -161,7 +161,8 @@ class Transport(Tripper):
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
         super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives,
-                         expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9))
+                         as_is=disable_compression, expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9))
+        self.disable_compression = disable_compression
         self._resolver: Resolver | None = None
         self._resolving = resolver, dns_cache_ttl
         self._tls: TlsSettings | None = None

@@ -9,7 +9,7 @@ cdef class Tripper:
     cdef readonly Pool pool
     cdef size_t max_head
     cdef bint retry_stale
-    cdef bint close_each           # disable_keep_alives
+    cdef int flags                 # of every exchange: FLAG_CLOSE, FLAG_AS_IS
     cdef int64_t expect            # ns that a body waits for 100 (Continue)
 
     cdef int run(self, Reply x) noexcept nogil
