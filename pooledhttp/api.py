@@ -115,6 +115,8 @@ def features() -> dict[str, str | bool]:
     from importlib.metadata import version
     from importlib.util import find_spec
 
+    from pooledhttp.decoders import versions
+
     return {"pooledhttp": __version__, "tls": " ".join(ssl.OPENSSL_VERSION.split()[:2]), "h11": version("h11"), "idna": version("idna"),
             "certifi": version("certifi"), "truststore": version("truststore") if find_spec("truststore") else False,
-            "http2": False, "gzip": False, "brotli": False, "zstd": False}
+            "http2": False, **versions()}

@@ -104,8 +104,7 @@ class Flow:
         try:
             if self.history:
                 response.history = list(self.history)
-            if self.max_body >= 0:
-                response.check_size(self.max_body)
+            response.check_size(self.max_body)
             if not (self.stream or response.closed):
                 response.read()
             return response.raise_for_status() if self.client._raise else response
@@ -297,8 +296,7 @@ class Flow:
         reply = exchange(key, host, port, method, target, authority, fields, body, self.timeout.limits, self.deadline, self.source, flags,
                          -1 if unread else self.max_body, self.cancel)
         response = Response.from_reply(reply, request)
-        if reply.content is None:
-            response.check_size(self.max_body)
+        response._limit = self.max_body            # whoever reads it, also where another follows on it
         if reply.notes & SETS_COOKIES:
             self.client._take_cookies(response, request)
         return response
