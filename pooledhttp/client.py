@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pooledhttp.interned import Lease
     from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
     from pooledhttp.progress import Progress
+    from pooledhttp.proxies import Surroundings
 
     Requests: TypeAlias = Iterable[str | Request | tuple[str, str]]
 
@@ -130,9 +131,9 @@ class Client:
 
     def _attach(self, transport: Any) -> None:
         self.transport = transport
-        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise
-        # share no connection.
-        self._trust: str = transport.ca_environment() if self._trust_env and isinstance(transport, Transport) else ""
+        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise, or take other
+        # proxies, share no connection.
+        self._trust: Surroundings | None = transport.surroundings(self._trust_env) if isinstance(transport, Transport) else None
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self._exchange: Any = transport.exchange if own else None
@@ -335,6 +336,8 @@ class Client:
         request, _ = self._build("GET", url, {})
         if auth is not None:
             request = auth(request)
+        if self._trust is not None and self._trust.varies(request.headers.multi_items()):
+            return None
         wire = tuple(request.wire())         # a plain tuple is the fastest to take apart
         if len(memo) >= _MEMO_SIZE:
             memo.clear()

@@ -25,6 +25,9 @@ _FRAMING = frozenset(("host", "content-length", "transfer-encoding"))
 if TYPE_CHECKING:
     from typing import NamedTuple
 
+    from pooledhttp._net.proxy import Proxy
+    from pooledhttp.proxies import Surroundings
+
     class Wire(NamedTuple):
         """A request as `Transport.exchange` takes it. `flags` has FLAG_REPLAY where it may be sent again on a fresh connection."""
 
@@ -54,13 +57,14 @@ class Request:
     InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no token), or TypeError (conflicting arguments).
     """
 
-    __slots__ = ("__weakref__", "body", "complete", "headers", "method", "trust", "url")
+    __slots__ = ("__weakref__", "body", "complete", "headers", "held", "method", "trust", "url")
     method: str
     url: URL
     headers: Headers
     body: bytes | BodySource | None     # None: no body
     complete: bool                      # a client has added its defaults
-    trust: str                          # what its client found in the CA variables: the end of the pool key, "" where none counts
+    trust: Surroundings | None          # of its client: which proxy, and whom the environment has it trust; None: neither
+    held: tuple[Proxy, ...]             # those that its pool keys name, the newest first; a thread more than 64 others may send it at once
 
     def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: None = None,
                  content: Any = None, data: Any = None, files: None = None, json: Any = None) -> None:
@@ -80,7 +84,8 @@ class Request:
         self.method = method
         self.headers = Headers(headers)
         self.complete = False
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         fields = self.headers.multi_items()                             # ours alone: nobody else has these headers yet
         names = [name.lower() for name, _ in fields]
         if target.userinfo:
@@ -111,7 +116,8 @@ class Request:
         self.headers = Headers.from_wire(wire.fields)
         self.body = wire.body
         self.complete = True
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         return self
 
     def _length(self, body: bytes | BodySource | None) -> int | None:
@@ -143,6 +149,7 @@ class Request:
         other.body = self.body
         other.complete = self.complete
         other.trust = self.trust
+        other.held = ()
         return other
 
     def wire(self) -> Wire:
@@ -191,8 +198,12 @@ class Request:
             length = self._length(body)
         if length is not None:
             pairs.append(("Content-Length", str(length)))
-        key = url.key + self.trust if self.trust and url.scheme == "https" else url.key
-        return Wire(key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
+        key, target = url.key, url.target
+        if self.trust is not None:
+            key, target, proxy = self.trust.route(url, pairs)
+            if proxy is not None:
+                self.held = (proxy, *self.held[:63])
+        return Wire(key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(target.encode("ascii")),
                     authority, field_block(pairs), None if length == 0 else body or None, flags, str(url))
 
     def __repr__(self) -> str:
@@ -205,7 +216,8 @@ class Request:
         return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         for name, value in state.items():
             setattr(self, name, value)
 

@@ -12,12 +12,12 @@ from tests.meta.sources import ROOT, files, module_name
 
 FLOORS: dict[int, tuple[str, ...]] = {
     0: ("_typing", "errors", "conninfo", "stats", "_core"),
-    1: ("_proto",),
+    1: ("_proto", "url"),
     2: ("_net", "_pool"),
     3: ("_conn",),
-    4: ("_trip", "transport"),
+    4: ("_trip", "proxies", "transport"),
     5: ("__init__", "__main__", "_version", "api", "auth", "cli", "client", "content", "context", "cookies", "decoders", "fanout", "headers", "interned",
-        "lines", "mock", "option_types", "progress", "redirects", "replies", "request", "response", "retry", "timeout", "url"),
+        "lines", "mock", "option_types", "progress", "redirects", "replies", "request", "response", "retry", "timeout"),
     6: ("adapters",),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
