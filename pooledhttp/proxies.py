@@ -286,9 +286,9 @@ class Surroundings:
         self.env = env if rule.env and rule.alone != "uds" else None
         self.rule = rule
 
-    def varies(self, fields: Fields) -> bool:
-        """Whether the next request with these header fields for the same URL may take another proxy, or none that anybody holds."""
-        return self.rule.ask is not None or bool(_last_authorization(fields))
+    def varies(self, url: URL, fields: Fields) -> bool:
+        """Whether the next such request may take another proxy, or one that nobody holds, or says what shows in it as the caller's own."""
+        return self.rule.ask is not None or bool(_last_authorization(fields)) or bool(self.rule.fields and url.scheme == "http")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Surroundings) and (self.ca, self.env, self.rule) == (other.ca, other.env, other.rule)

@@ -114,6 +114,8 @@ class Request:
         self.method = wire.method.decode("ascii")
         self.url = URL(wire.url)
         self.headers = Headers.from_wire(wire.fields)
+        if " via " in wire.key.partition(" (")[0]:
+            self.headers.pop("Proxy-Authorization", None)        # was for the proxy, and not the caller's
         self.body = wire.body
         self.complete = True
         self.trust = None

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
 FLAG_SAID_CLOSE = 8
+FLAG_MAY_GO_ON = 16
+FLAG_MAY_REPEAT = 32
 Canceller: TypeAlias = _cancel.Canceller
 
 _PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
