@@ -8,7 +8,7 @@ from pooledhttp._proto.writer import check_method, check_target, field_block
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import BasicAuth
 from pooledhttp.content import BodySource, ChunkedBody, GoneBody, encode_body
-from pooledhttp.errors import InvalidURL, LocalProtocolError
+from pooledhttp.errors import InvalidURL, LocalProtocolError, ProxyError
 from pooledhttp.headers import Headers, HeaderTypes, wire_bytes
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM
@@ -155,10 +155,10 @@ class Request:
         return other
 
     def wire(self) -> Wire:
-        """The request as the transport needs it, checked. LocalProtocolError for what HTTP does not allow."""
+        """The request as the transport needs it, checked. LocalProtocolError for what HTTP does not allow, ProxyError where there is no way to its proxy."""
         try:
             return self._checked()
-        except LocalProtocolError as e:
+        except (LocalProtocolError, ProxyError) as e:
             e.request = self
             raise
 
