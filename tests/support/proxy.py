@@ -1,7 +1,7 @@
 """A proxy that is a script: CONNECT, requests in absolute-form, and SOCKS 5, as real ones speak them, with a record of what it was asked.
 
     with ScriptedProxy() as proxy:
-        Client(proxy=proxy.url())
+        Client(proxy=proxy.proxy())
         ... proxy.asked ...
 """
 from __future__ import annotations
@@ -69,6 +69,7 @@ class ScriptedProxy(Peer):
             self.asked.append((line, head))
 
     def _http(self, conn: Conn, i: int) -> None:
+        conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while True:
             head, body = conn.recv_request()
             line = head.partition(b"\r\n")[0].decode()
