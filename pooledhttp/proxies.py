@@ -6,7 +6,7 @@ https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pooledhttp._net.proxy import DEFAULT_PORTS, Proxy, basic, proxy
 from pooledhttp._proto.writer import field_block
@@ -286,7 +286,7 @@ class Surroundings:
         self.env = env if rule.env and rule.alone != "uds" else None
         self.rule = rule
 
-    def varies(self, url: URL, fields: Fields) -> bool:
+    def varies(self, url: URL, fields: Sequence[tuple[str, str | bytes]]) -> bool:
         """Whether the next such request may take another proxy, or one that nobody holds, or says what shows in it as the caller's own."""
         return self.rule.ask is not None or bool(_last_authorization(fields)) or bool(self.rule.fields and url.scheme == "http")
 
@@ -339,7 +339,7 @@ def connect_fields(rule: Rule, chosen: Proxy) -> bytes:
     return field_block([*rule.fields, ("Proxy-Authorization", chosen.authorization)] if chosen.authorization else rule.fields)
 
 
-def _last_authorization(fields: Fields) -> str:
+def _last_authorization(fields: Sequence[tuple[str, str | bytes]]) -> str:
     value = next((value for name, value in reversed(fields) if name.lower() == _AUTHORIZATION), "")
     return value if isinstance(value, str) else value.decode("latin-1")
 

@@ -331,12 +331,8 @@ class Dial(Connecting):
             return Connect(proxy.label, spec.host, spec.port, hop.fields)
         from pooledhttp._proto.socks import Socks
 
-        address = None
-        host, family = spec.host, socket.AF_INET6 if ":" in spec.host else socket.AF_INET
-        if self._targets:
-            family, host = self._targets[0][0], self._targets[0][1][0]
-        if self._targets or literal(host, 0) is not None:
-            address = socket.inet_pton(family, socket.getnameinfo((host, 0), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0].partition("%")[0])
+        found = self._targets or literal(spec.host, spec.port)
+        address = socket.inet_pton(found[0][0], found[0][1][0].partition("%")[0]) if found else None
         return Socks(proxy.label, spec.host, spec.port, address, proxy.username, proxy.password)
 
     def _ask(self, deadline: int, woken: Woken) -> bool:

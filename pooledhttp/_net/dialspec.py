@@ -52,8 +52,9 @@ class Hop:
 class DialSpec:
     """Where to and how.
 
-    `tls`: None for a plain stream. `hop`: a proxy, to which the connection is then made; all about addresses is about the proxy's. `server_hostname` replaces `host` in SNI and in the check of the certificate. `uds`: the path of a
-    Unix socket to connect to instead of host and port. `local_address`: an IP, or (IP, port), to connect from.
+    `tls`: None for a plain stream. `hop`: a proxy, to which the connection is then made; all about addresses is about the proxy's.
+    `server_hostname` replaces `host` in SNI and in the check of the certificate. `uds`: the path of a Unix socket to connect to instead of host and
+    port. `local_address`: an IP, or (IP, port), to connect from.
     `socket_options`: (level, option, value) each, set before the connect. `tcp_keepalive`: seconds of silence before the first probe
     and between probes; None or 0: off. `happy_eyeballs_delay`: seconds until the next address is tried beside the one that has not
     answered; 0: all at once, None: one after another. `connect_filter(ip, port)` returns False to refuse an address; it is asked

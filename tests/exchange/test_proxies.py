@@ -340,9 +340,8 @@ def test_bytes_behind_a_socks_answer_are_the_origins(peer: MakePeer, new_client:
 def test_an_origin_that_is_not_trusted(peer: MakePeer, ca: Authority, new_client: MakeClient) -> None:
     """The proxy is, and the message says which of the two is not."""
     other = peer(answering(HELLO), tls=ca.server("other.test"))
-    with ScriptedProxy(tls=ca.server()) as proxy:
-        with pytest.raises(CertificateError, match=f"the certificate of 127.0.0.1:{other.port} was not accepted"):
-            new_client(proxy=proxy.proxy(), verify=str(ca.pem)).get(other.url())
+    with ScriptedProxy(tls=ca.server()) as proxy, pytest.raises(CertificateError, match=f"the certificate of 127.0.0.1:{other.port} was not accepted"):
+        new_client(proxy=proxy.proxy(), verify=str(ca.pem)).get(other.url())
     with ScriptedProxy(tls=ca.server("other.test")) as proxy:
         with pytest.raises(CertificateError, match=f"the certificate of the proxy https://127.0.0.1:{proxy.port} was not accepted"):
             new_client(proxy=proxy.proxy(), verify=str(ca.pem)).get(other.url())

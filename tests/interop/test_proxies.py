@@ -79,7 +79,7 @@ def test_bodies(through: Through, request: pytest.FixtureRequest) -> None:
 
 def test_connections_are_kept(through: Through, way: str) -> None:
     """Tinyproxy closes after each answer that is no tunnel's, and does not say so before: a GET is sent again where that is seen late."""
-    for n in range(5):
+    for _ in range(5):
         r = through.client.get(through.url("/1k"))
         assert r.content == content("1k")
     stats = through.adds_up()

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import pytest
 
-from pooledhttp.errors import ProxyError
 from pooledhttp._proto.connect import MAX_HEAD, Connect
 from pooledhttp._proto.socks import REPLIES, Socks
+from pooledhttp.errors import ProxyError
 
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
 AUTH = b"Proxy-Authorization: Basic c2VjcmV0OnNlY3JldA==\r\n"
