@@ -8,6 +8,7 @@ from time import monotonic_ns
 from pooledhttp._typing import TYPE_CHECKING, Any, overload
 from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
+from pooledhttp.context import Use, in_force, within
 from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow
 from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
@@ -214,12 +215,12 @@ class Client:
         if not options:
             wire = self._memo.get(url) or self._learn(url)
             if wire is not None:
-                return self._again(wire, self._timing)
+                return self._again(wire, self._timing, in_force(None) if Use.ambient else None)
         elif len(options) == 1 and "timeout" in options:
             wire = self._memo.get(url) or self._learn(url)
             if wire is not None:
                 limits = Timeout.of(options["timeout"]).limits
-                return self._again(wire, (limits, limits.total, "request"))
+                return self._again(wire, (limits, limits.total, "request"), in_force(None) if Use.ambient else None)
         return self._request("GET", url, options)
 
     def head(self, url: str, **options: Unpack[Options]) -> Response:
@@ -256,6 +257,7 @@ class Client:
         json: what `json.dumps` takes, sent as compact UTF-8.
         auth: (user, password), an `Auth`, or a callable (request) -> request.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
+        context: a `Context` that it obeys, beside the one that is ambient.
         stream: the body is left unread; the response is the caller's to close.
         max_response_bytes: the greatest body; ResponseTooLarge over it.
 
@@ -309,7 +311,6 @@ class Client:
         from pooledhttp.fanout import fan_out
 
         check_options(options)
-        _refuse_what_is_not_there(context=options.get("context"))
         return fan_out(self, requests, workers=workers, executor=executor, ordered=ordered, return_exceptions=return_exceptions,
                        progress=progress, options=dict(options))
 
@@ -357,6 +358,8 @@ class Client:
         key, host, port, method, target, authority, fields, _, flags, _ = wire
         limits, total, source = timing
         deadline = -1 if total < 0 else monotonic_ns() + total
+        if cancel is not None:
+            deadline, source = within(cancel, deadline, source)
         try:
             reply = self._exchange(key, host, port, method, target, authority, fields, None, limits, deadline, source, flags, self._limit, cancel)
         except Error as e:
@@ -435,9 +438,12 @@ class Client:
         timeout = take("timeout", _GIVEN)
         limit = take("max_response_bytes", _GIVEN)
         stream = take("stream", False)
+        context = take("context", None)
+        if cancel is None and (context is not None or Use.ambient):
+            cancel = in_force(context)
         follow = take("follow_redirects", None)
         if options:
-            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("context", "retries") if name in options})
+            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("retries",) if name in options})
             check_options(options)
         if self._closed:
             raise RuntimeError("the client is closed")
@@ -446,7 +452,10 @@ class Client:
         else:
             limits, source = Timeout.of(timeout), "request"
         total = limits.limits.total
-        flow = Flow(self, limits, source, monotonic_ns() + total if total >= 0 else -1, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
+        deadline = monotonic_ns() + total if total >= 0 else -1
+        if cancel is not None:
+            deadline, source = within(cancel, deadline, source)
+        flow = Flow(self, limits, source, deadline, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
                     follow=self._follow if follow is None else bool(follow), stream=stream,
                     max_body=_check_limit(limit) if limit is not _GIVEN else self._limit, cancel=cancel)
         return flow.run(request)

@@ -293,10 +293,8 @@ class Transport(Tripper):
         """
         if _make_response is None:
             raise RuntimeError("import pooledhttp first: the response class is not installed")
-        if context is not None:
-            raise NotImplementedError("contexts are not there yet")
-        sent = self._told(request)
-        parts = sent._wire(timeout)
+        sent = self._told(request)             # held: see Request.held
+        parts = sent._wire(timeout, context)
         try:
             reply = self.exchange(*parts)
         except errors.Error as e:
@@ -379,7 +377,7 @@ def _after_fork_in_child() -> None:
     runtime.forget_threads()
     eager.reset()
     openssl.reset_after_fork()
-    janitor.reset_after_fork()
+    drained = janitor.reset_after_fork()
     for name in ("tlsconfig", "helpers", "proxy"):
         module = sys.modules.get(f"pooledhttp._net.{name}")
         if module is not None:
@@ -390,6 +388,7 @@ def _after_fork_in_child() -> None:
         if transport._resolver is not None:
             transport._resolver.reset_after_fork()
         transport.pool.abandon()
+    del drained
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
