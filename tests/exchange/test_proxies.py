@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import errno
 import gc
+import hashlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -351,6 +353,33 @@ def test_an_origin_that_is_not_trusted(peer: MakePeer, ca: Authority, new_client
         assert client.get(other.url()).content == b"hello"
 
 
+def test_a_certificate_and_a_pin_are_for_the_server(peer: MakePeer, ca: Authority, new_client: MakeClient) -> None:
+    shown: list[tuple[str, bool]] = []
+    mine = ca.issue("client.test")
+    contexts = ca.new_server(), ca.new_server()
+    for context in contexts:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(str(ca.pem))
+
+    def seen(who: str, conn: Conn) -> None:
+        assert isinstance(conn.sock, ssl.SSLSocket)
+        shown.append((who, bool(conn.sock.getpeercert())))
+
+    def serve(conn: Conn, i: int) -> None:
+        conn.recv_request()
+        seen("server", conn)
+        conn.send(HELLO)
+
+    origin = peer(serve, tls=contexts[0])
+    with ScriptedProxy(tls=contexts[1], before=lambda conn, head: seen("proxy", conn) is not None) as proxy:
+        with connected("127.0.0.1", origin.port) as sock, ca.client().wrap_socket(sock, server_hostname="localhost") as tls:
+            leaf = tls.getpeercert(True)
+        assert leaf is not None
+        client = new_client(proxy=proxy.proxy(), verify=str(ca.pem), cert=mine, fingerprint="sha256:" + hashlib.sha256(leaf).hexdigest())
+        assert client.get(origin.url()).content == b"hello"
+    assert shown == [("proxy", False), ("server", True)]
+
+
 def test_a_proxy_that_speaks_no_tls(plain: Peer, new_client: MakeClient) -> None:
     with ScriptedProxy(before=lambda conn, head: True) as proxy:
         def refuse(conn: Conn, i: int) -> None:
@@ -405,6 +434,13 @@ def test_a_stall_ends_by_its_limit(stalled: Stalled, ca: Authority, new_client: 
         assert (type(e.value), e.value.phase) == (ConnectTimeout if stalled.phase == "proxy" else TLSHandshakeTimeout, stalled.phase)
         named = "127.0.0.1:9" if stalled.origin else f"the proxy {stalled.scheme}://127.0.0.1:{proxy.port}#"
         assert named in str(e.value)
+
+
+def test_a_contexts_deadline(ca: Authority, new_client: MakeClient) -> None:
+    proxy, client = through(STALLS[0], ca, new_client, 10.0)
+    with proxy, pytest.raises(DeadlineExceeded) as e:
+        client.get("https://127.0.0.1:9/", context=pooledhttp.Context(timeout=0.1))
+    assert (e.value.source, e.value.phase) == ("context", "proxy")
 
 
 def test_drops_do_not_lengthen_the_limit(peer: MakePeer, new_client: MakeClient) -> None:
