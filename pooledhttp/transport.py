@@ -39,7 +39,9 @@ FLAG_MAY_GO_ON = 16
 FLAG_MAY_REPEAT = 32
 Canceller: TypeAlias = _cancel.Canceller
 
-_PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+# What a client looks for in its environment.
+_VARIABLES = frozenset((b"SSL_CERT_FILE", b"SSL_CERT_DIR", b"REQUESTS_CA_BUNDLE", b"CURL_CA_BUNDLE",
+                        b"http_proxy", b"HTTP_PROXY", b"https_proxy", b"HTTPS_PROXY", b"all_proxy", b"ALL_PROXY"))
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
 _ORPHAN_NS = 30_000_000_000
 
@@ -56,6 +58,14 @@ def install_response_factory(factory: Callable[[Reply, Any], Any]) -> None:
 def _not_yet(name: str, value: object, default: object) -> None:
     if value != default:
         raise NotImplementedError(f"{name}= is not supported in this version of pooledhttp")
+
+
+def _speaks_to_us() -> bool:
+    """Whether the environment has any of those. Mostly it has none, which `os.environ` says by an exception for each name."""
+    data = getattr(os.environ, "_data", None)
+    if type(data) is dict:
+        return not data.keys().isdisjoint(_VARIABLES)
+    return any(name.decode() in os.environ for name in _VARIABLES)
 
 
 def _tls_settings(verify: Any, cert: Any, fingerprint: Any) -> TlsSettings:
@@ -218,12 +228,12 @@ class Transport(Tripper):
 
     def surroundings(self, trust_env: bool) -> Surroundings | None:
         """What a client tells its requests over this transport: the proxy they take, and what it found in the environment now, where it trusts that."""
-        ca = self.ca_environment() if trust_env else ""
-        if not ca and self._ruling[0] == "env" and not (trust_env and any(name in os.environ for name in _PROXY_VARIABLES)):
+        trust_env = trust_env and _speaks_to_us()
+        if not trust_env and self._ruling[0] == "env":
             return None
         from pooledhttp.proxies import surroundings
 
-        return surroundings(self._proxy_rule(), ca, trust_env)
+        return surroundings(self._proxy_rule(), self.ca_environment() if trust_env else "", trust_env)
 
     def _proxy_rule(self) -> Rule:
         rule = self._rule

@@ -9,6 +9,7 @@ import pytest
 
 import pooledhttp
 from pooledhttp import Client, ProxyError, Request, Transport
+from pooledhttp._net.caenv import CA_VARIABLES
 from pooledhttp._net.proxy import labelled
 from pooledhttp.proxies import Bypass, Environment, Rule, Surroundings, parse
 from pooledhttp.url import URL
@@ -230,6 +231,20 @@ def test_the_environment_is_read_when_the_client_is_made(monkeypatch: pytest.Mon
         again = pickle.loads(pickle.dumps(after))
         assert again.build_request("GET", url).wire().key == "http://a.example:80"
         again.close()
+
+
+def test_all_variables_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+    with Transport() as transport:
+        for whole in (True, False):
+            if not whole:                            # an environment of another kind
+                monkeypatch.setattr(os, "environ", dict(os.environ))
+            for name in (*CA_VARIABLES, *proxies):
+                assert Client(transport=transport)._trust is None
+                with monkeypatch.context() as patch:
+                    patch.setitem(os.environ, name, "http://p")
+                    assert Client(transport=transport)._trust is not None, name
+                    assert Client(transport=transport, trust_env=False)._trust is None
 
 
 def test_with_nothing_to_say_nothing_is_kept() -> None:
