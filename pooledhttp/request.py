@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import NamedTuple
 
     from pooledhttp._net.proxy import Proxy
+    from pooledhttp.cookies import Cookies, CookieTypes
     from pooledhttp.proxies import Surroundings
 
     class Wire(NamedTuple):
@@ -51,6 +52,13 @@ def not_yet(option: str) -> NotImplementedError:
     return NotImplementedError(f"{option} is not supported in this version of pooledhttp")
 
 
+def as_cookies(cookies: CookieTypes) -> Cookies:
+    """What was given as `cookies`."""
+    from pooledhttp.cookies import Cookies
+
+    return Cookies(cookies)
+
+
 class Request:
     """A request: `method` (in upper case), `url` (a `URL` without userinfo), `headers`, `body`.
 
@@ -58,19 +66,18 @@ class Request:
     InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no token), or TypeError (conflicting arguments).
     """
 
-    __slots__ = ("__weakref__", "body", "complete", "headers", "held", "method", "trust", "url")
+    __slots__ = ("__weakref__", "body", "complete", "cookies", "headers", "held", "method", "trust", "url")
     method: str
     url: URL
     headers: Headers
     body: bytes | BodySource | None     # None: no body
     complete: bool                      # a client has added its defaults
+    cookies: Cookies | None             # its own, beside the client's; a client makes a Cookie field of both when it sends
     trust: Surroundings | None          # of its client: which proxy, and whom the environment has it trust; None: neither
     held: tuple[Proxy, ...]             # those that its pool keys name, the newest first; a thread more than 64 others may send it at once
 
-    def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: None = None,
+    def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: CookieTypes = None,
                  content: Any = None, data: Any = None, files: None = None, json: Any = None) -> None:
-        if cookies is not None:
-            raise not_yet("cookies=")
         if files is not None:
             raise not_yet("files=")
         if not isinstance(method, str):
@@ -87,6 +94,7 @@ class Request:
         self.complete = False
         self.trust = None
         self.held = ()
+        self.cookies = as_cookies(cookies) if cookies is not None else None
         fields = self.headers.multi_items()                             # ours alone: nobody else has these headers yet
         names = [name.lower() for name, _ in fields]
         if target.userinfo:
@@ -121,6 +129,7 @@ class Request:
         self.complete = True
         self.trust = None
         self.held = ()
+        self.cookies = None
         return self
 
     def _length(self, body: bytes | BodySource | None) -> int | None:
@@ -153,6 +162,7 @@ class Request:
         other.complete = self.complete
         other.trust = self.trust
         other.held = ()
+        other.cookies = self.cookies
         return other
 
     def wire(self) -> Wire:
@@ -219,11 +229,13 @@ class Request:
         body = self.body
         if isinstance(body, BodySource):
             body = GoneBody()
-        return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete}
+        return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete,
+                "cookies": self.cookies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.trust = None
         self.held = ()
+        self.cookies = None
         for name, value in state.items():
             setattr(self, name, value)
 
