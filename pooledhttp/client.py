@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pooledhttp.mounts import Mounts
     from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
     from pooledhttp.progress import Progress
-    from pooledhttp.proxies import Surroundings
     from pooledhttp.retry import Retry, RetryTypes
 
     Requests: TypeAlias = Iterable[str | Request | tuple[str, str]]

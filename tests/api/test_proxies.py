@@ -358,6 +358,16 @@ def test_a_request_without_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
         assert built.trust is client._trust
 
 
+def test_each_mount_has_its_transports_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://env:1")
+    with Transport(proxy="http://mine:1") as mine, Transport(proxy=None) as none, Transport() as env:
+        client = Client(transport=none, mounts={"all://a.example": mine, "all://b.example": env})
+        for host, key in (("a", " via http://mine:1"), ("b", " via http://env:1"), ("c", "")):
+            request = client.build_request("GET", f"http://{host}.example/")
+            request.trust = client._route_of(request.url).trust
+            assert request.wire().key == f"http://{host}.example:80{key}"
+
+
 def test_no_secret_shows() -> None:
     """Nor in a pickled error."""
     secret = "open-sesame"
