@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from pooledhttp._net.proxy import DEFAULT_PORTS, Proxy, basic, proxy
+from pooledhttp._net.proxy import DEFAULT_PORTS, Proxy, basic, hold, proxy
 from pooledhttp._proto.writer import field_block
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.errors import InvalidURL, ProxyError, UnsupportedProtocol
@@ -311,15 +311,16 @@ class Surroundings:
             raise ValueError(_refusal(rule.alone))
         return rule.authorized(chosen)
 
-    def route(self, url: URL, fields: Fields) -> tuple[str, str, Proxy | None]:
-        """The pool key and the request target for `url`, and the proxy, to be held for as long as the key is used.
+    def route(self, request: Any, fields: Fields) -> tuple[str, str]:
+        """The pool key and the target for `request`, which holds the proxy that the key names.
 
         Puts into `fields` what a proxy that reads them is to see, and takes out what it alone may: it goes into CONNECT.
         """
+        url: URL = request.url
         chosen = self.choose(url)
         secure = url.scheme == "https"
         if chosen is None:
-            return (url.key + self.ca if secure else url.key), url.target, None
+            return (url.key + self.ca if secure else url.key), url.target
         mine = _last_authorization(fields)
         if mine:
             fields[:] = [pair for pair in fields if pair[0].lower() != _AUTHORIZATION]
@@ -331,7 +332,9 @@ class Surroundings:
             fields.extend(pair for pair in self.rule.fields if pair[0].lower() not in names)
             if chosen.authorization:
                 fields.append(("Proxy-Authorization", chosen.authorization))
-        return f"{url.key} via {chosen.label}{self.ca if secure or chosen.scheme == 'https' else ''}", target, chosen
+        if chosen is not self.rule.fixed:
+            hold(request, chosen)
+        return f"{url.key} via {chosen.label}{self.ca if secure or chosen.scheme == 'https' else ''}", target
 
 
 def connect_fields(rule: Rule, chosen: Proxy) -> bytes:

@@ -74,7 +74,7 @@ class Request:
     complete: bool                      # a client has added its defaults
     cookies: Cookies | None             # its own, beside the client's; a client makes a Cookie field of both when it sends
     trust: Surroundings | None          # of its client: which proxy, and whom the environment has it trust; None: neither
-    held: tuple[Proxy, ...]             # those that its pool keys name, the newest first; a thread more than 64 others may send it at once
+    held: tuple[Proxy, ...]             # those that its newest pool keys name, for as long as they are used
 
     def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: CookieTypes = None,
                  content: Any = None, data: Any = None, files: None = None, json: Any = None) -> None:
@@ -216,9 +216,7 @@ class Request:
             pairs.append(("Content-Length", str(length)))
         key, target = url.key, url.target
         if self.trust is not None:
-            key, target, proxy = self.trust.route(url, pairs)
-            if proxy is not None:
-                self.held = (proxy, *self.held[:63])
+            key, target = self.trust.route(self, pairs)
         return Wire(key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(target.encode("ascii")),
                     authority, field_block(pairs), None if length == 0 else body or None, flags, str(url))
 

@@ -352,9 +352,12 @@ class Dial(Connecting):
                     raise errors.ConnectTimeout(
                         f"{self.spec.first_where} did not connect us to {self.spec.where} within connect={seconds(self._connect_ns)}", phase="proxy")
         except errors.ProxyError as exc:
-            if exc.socks_reply not in _OF_THE_ADDRESS or len(self._targets) < 2:
+            if exc.socks_reply not in _OF_THE_ADDRESS or not self._targets:
                 raise
             self._targets.popleft()
+            if not self._targets:
+                self.spec.resolver.invalidate(self.spec.host, self.spec.port)
+                raise
             self._took("connect")
             self._again()
             return True

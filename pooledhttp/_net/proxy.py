@@ -6,6 +6,9 @@ import itertools
 import threading
 import weakref
 
+from pooledhttp._typing import Any
+
+HELD = 64                    # proxies that one request holds
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
@@ -65,6 +68,12 @@ def proxy(scheme: str, host: str, port: int, username: bytes = b"", password: by
             _labels[found.label] = found
             _proxies[key] = found
         return found
+
+
+def hold(request: Any, chosen: Proxy) -> None:
+    """`request.held` has `chosen` from now on, and the last that it had; several threads may send one request."""
+    with _lock:
+        request.held = (chosen, *request.held[:HELD - 1])
 
 
 def labelled(label: str) -> Proxy:

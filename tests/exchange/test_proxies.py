@@ -189,7 +189,10 @@ def test_who_resolves(peer: MakePeer, new_client: MakeClient) -> None:
 def test_socks_tries_the_next_address(peer: MakePeer, new_client: MakeClient) -> None:
     origin = peer(answering(HELLO), name="origin.test")
     with ScriptedProxy(socks=True) as proxy:
+        asked: list[str] = []
+
         def resolver(host: str, port: int) -> list[tuple[int, Any]]:
+            asked.append(host)
             return [(socket.AF_INET6, ("::1", port, 0, 0)), (socket.AF_INET, ("127.0.0.1", port))]
 
         client = new_client(proxy=proxy.proxy("socks5"), resolver=resolver)
@@ -199,9 +202,12 @@ def test_socks_tries_the_next_address(peer: MakePeer, new_client: MakeClient) ->
         assert client.transport.stats().dials == 1
         origin.stop()
         client.transport.close_idle_connections()
-        with pytest.raises(ProxyError, match="connection refused") as e:
-            client.get(origin.url())
-        assert e.value.socks_reply == 5
+        asked.clear()
+        for n in (0, 1):
+            with pytest.raises(ProxyError, match="connection refused") as e:
+                client.get(origin.url())
+            assert e.value.socks_reply == 5
+            assert len(asked) == n                  # an answer of which no connection came is not kept
 
 
 def test_names_that_do_not_resolve(new_client: MakeClient) -> None:
@@ -567,6 +573,31 @@ def test_rotating_credentials_leave_nothing_behind(plain: Peer) -> None:
         del client
         gc.collect()
         assert set(known._labels) <= before
+
+
+def test_one_request_sent_by_many_threads_with_rotating_credentials(plain: Peer) -> None:
+    """What each thread's pool key names is there when it dials."""
+    with ScriptedProxy() as proxy:
+        n = iter(range(10_000))
+        with Client(proxy=lambda url: proxy.proxy(userinfo=f"session-{next(n)}:pw"), timeout=20.0) as client:
+            request = client.build_request("GET", plain.url())
+            wrong: list[object] = []
+
+            def work() -> None:
+                try:
+                    for _ in range(10):
+                        if client.send(request).content != b"hello":
+                            wrong.append("content")
+                except BaseException as e:
+                    wrong.append(e)
+
+            threads = [threading.Thread(target=work) for _ in range(16)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join(40)
+            assert wrong == []
+            assert proxy.accepted == 160
 
 
 def test_thirty_two_threads(plain: Peer, secure: Peer, ca: Authority, new_client: MakeClient) -> None:
