@@ -41,7 +41,7 @@ _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
 # What no pickle holds.
-_LIVE = frozenset(("transport", "_as_is", "_exchange", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
+_LIVE = frozenset(("transport", "_exchange", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -436,6 +436,7 @@ class Client:
         request = Request.from_wire(wire)
         request.trust = self._trust
         response = Response.from_reply(reply, request)
+        response._limit = self._limit
         response.default_encoding = self._default_encoding
         if reply.notes & SETS_COOKIES:
             self._take_cookies(response, request)
@@ -460,7 +461,7 @@ class Client:
         request = Request(method, self._absolute(url, params), headers=headers, cookies=take("cookies", None),
                           content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
         request.headers = merge(self._headers, request.headers, dropped)
-        if not self._as_is:
+        if not self._route_of(request.url).as_is:
             advertise(request.headers, dropped | self._dropped)
         request.complete = True
         request.trust = self._trust
@@ -487,7 +488,7 @@ class Client:
             return request
         request = request.copy()
         request.headers = merge(self._headers, request.headers)
-        if not self._as_is:
+        if not self._route_of(request.url).as_is:
             advertise(request.headers, self._dropped)
         request.complete = True
         return request

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 HeaderTypes: TypeAlias = "Headers | Mapping[str, Any] | Iterable[tuple[Any, Any]] | None"
 
-_SECRET = frozenset(("authorization", "proxy-authorization"))
+_SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
 
 
 def _text(name: str, value: Any) -> str:
