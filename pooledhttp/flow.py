@@ -9,7 +9,7 @@ from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import Auth
 from pooledhttp.content import rewound
 from pooledhttp.context import Context
-from pooledhttp.errors import Cancelled, Error, TooManyRedirects
+from pooledhttp.errors import Cancelled, Error, TooManyRedirects, TransportError
 from pooledhttp.request import Request
 from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout
@@ -235,7 +235,11 @@ class Flow:
         return until
 
     def _wait(self, until: int, request: Request) -> None:
-        if not pause(until, self.cancel):
+        try:
+            done = pause(until, self.cancel)
+        except OSError as e:                       # no descriptor to be had
+            raise TransportError(e.strerror or str(e), request=request, phase="pool", errno=e.errno) from e
+        if not done:
             assert self.cancel is not None
             reason = self.cancel.reason
             raise Cancelled(f"cancelled between two tries{f': {reason}' if reason is not None else ''}", reason=reason, request=request)
