@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pooledhttp._net.stream import Stream
     from pooledhttp._net.tlsconfig import TlsSettings
     from pooledhttp.proxies import Rule, Surroundings
+    from pooledhttp.url import URL
 
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
@@ -125,8 +126,8 @@ class Transport(Tripper):
                  idle_conn_timeout: float | None = 90.0, max_conn_lifetime: float | None = None, disable_keep_alives: bool = False,
                  disable_compression: bool = False, reuse: str = "lifo", verify: bool | str | os.PathLike[str] | ssl.SSLContext = True,
                  cert: str | os.PathLike[str] | tuple[Any, ...] | None = None, server_hostname: str | None = None,
-                 fingerprint: str | None = None, http2: bool | str = True, proxy: str | Callable[[Any], str | None] | None = "env",
-                 proxy_headers: Any = None,
+                 fingerprint: str | None = None, http2: bool | str = True, proxy: str | Callable[[URL], str | None] | None = "env",
+                 proxy_headers: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] | None = None,
                  uds: str | os.PathLike[str] | None = None, local_address: str | tuple[str, int] | None = None,
                  resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float | None = 0.3,
                  connect_filter: Callable[[str, int], bool] | None = None, socket_options: Iterable[tuple[int, int, int | bytes]] | None = None,
