@@ -38,6 +38,7 @@ FLAG_REPLAY = 2
 FLAG_SAID_CLOSE = 8
 FLAG_MAY_GO_ON = 16
 FLAG_MAY_REPEAT = 32
+FLAG_EXPECT = 128
 Canceller: TypeAlias = _cancel.Canceller
 
 # What a client looks for in its environment.
@@ -45,6 +46,7 @@ _VARIABLES = frozenset((b"SSL_CERT_FILE", b"SSL_CERT_DIR", b"REQUESTS_CA_BUNDLE"
                         b"http_proxy", b"HTTP_PROXY", b"https_proxy", b"HTTPS_PROXY", b"all_proxy", b"ALL_PROXY"))
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
 _ORPHAN_NS = 30_000_000_000
+_EXPECT_MAX = 1e9           # seconds: for ever
 
 _make_response: Callable[[Reply, Any], Any] | None = None
 _all: weakref.WeakSet[Transport] = weakref.WeakSet()
@@ -104,9 +106,12 @@ class Transport(Tripper):
     `ssl.SSLContext`, or "system" (truststore); `cert` a PEM path or (cert, key[, password]); `fingerprint` "sha256:..." of the one
     leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns
     (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
-    `local_address` is an IP, or (IP, port), to connect from; `socket_options` are (level, option, value) each; with
-    `happy_eyeballs_delay=None` addresses are tried one after another. `proxy` is "env" (what the client's environment says), None, a URL (http, https,
-    socks5, socks5h) or a callable (url) -> URL or None; `proxy_headers` are header fields for the proxy alone.
+    `uds` is the path of a Unix socket that every connection is made to, whatever the host. `local_address` is an IP, or (IP, port), to
+    connect from; `socket_options` are (level, option, value) each; with `happy_eyeballs_delay=None` addresses are tried one after another.
+    `expect_continue_timeout` is how long (seconds) the body of a request with `Expect: 100-continue` waits to be asked for; 0: not at all.
+    With `disable_compression` no content coding is asked for, and none undone, as in Go. `proxy` is
+    "env" (what the client's environment says), None, a URL (http, https, socks5, socks5h) or a callable (url) -> URL or None;
+    `proxy_headers` are header fields for the proxy alone.
     """
 
     __signature__ = _Signature()            # help() would show __new__'s
@@ -135,10 +140,12 @@ class Transport(Tripper):
                  retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
                  trace: object = None) -> None:
         for name, value in (("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime), ("dns_cache_ttl", dns_cache_ttl),
-                            ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive)):
+                            ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive),
+                            ("expect_continue_timeout", expect_continue_timeout)):
             _at_least(name, value, 0)
-        if dns_cache_ttl is None:
-            raise ValueError("dns_cache_ttl must be a number of at least 0, not None")
+        for name, value in (("dns_cache_ttl", dns_cache_ttl), ("expect_continue_timeout", expect_continue_timeout)):
+            if value is None:
+                raise ValueError(f"{name} must be a number of at least 0, not None")
         for what, given in (("resolver", resolver), ("connect_filter", connect_filter)):
             if given is not None and not callable(given):
                 raise TypeError(f"{what} must be callable, not {given!r}")
@@ -161,10 +168,8 @@ class Transport(Tripper):
         if server_hostname is not None and (not isinstance(server_hostname, str) or not server_hostname):
             raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
         _not_yet("trace", trace, None)
-        _not_yet("disable_compression", disable_compression, False)
         for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
-                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4),
-                                     ("expect_continue_timeout", expect_continue_timeout, 1.0)):
+                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4)):
             _not_yet(name, value, default)
         if http2 not in (True, False):
             _not_yet("http2", http2, True)
@@ -173,7 +178,9 @@ class Transport(Tripper):
             self._proxy_rule()                                 # what is wrong with them is heard of at once
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
-        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives)
+        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives,
+                         as_is=disable_compression, expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9))
+        self.disable_compression = disable_compression
         self._resolver: Resolver | None = None
         self._resolving = resolver, dns_cache_ttl
         self._tls: TlsSettings | None = None
@@ -204,6 +211,12 @@ class Transport(Tripper):
             needs = secure or " via https:" in way
             if needs and self._tls is None:
                 self._tls = _tls_settings(*self._trusting)
+        dialing = self._dialing
+        if key.startswith("http+unix:"):
+            # A filter of addresses would be none where a URL could lead around it, to whatever listens on this machine.
+            if dialing["connect_filter"] is not None:
+                raise errors.ConnectRefusedByFilter(f"a transport with a connect_filter connects to no Unix socket that a URL names: {host}", phase="connect")
+            dialing, host = {**dialing, "uds": host}, "localhost"
         tls = None
         if needs and self._tls is not None:
             tls = self._tls.in_environment(mark + trust) if mark else self._tls
@@ -217,7 +230,7 @@ class Transport(Tripper):
             chosen = labelled(label)
             own = tls.for_proxy() if tls is not None and chosen.scheme == "https" else None
             hop = Hop(chosen, chosen.tunnels("https" if secure else "http"), own, connect_fields(self._proxy_rule(), chosen))
-        return DialSpec(host=host, port=port, tls=tls if secure else None, resolver=self._resolver, hop=hop, **self._dialing)
+        return DialSpec(host=host, port=port, tls=tls if secure else None, resolver=self._resolver, hop=hop, **dialing)
 
     def ca_environment(self) -> str:
         """What the environment's CA variables say now, as the end of the pool keys of a client's requests; "" where they do not count."""
