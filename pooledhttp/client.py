@@ -41,7 +41,7 @@ _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
 # What no pickle holds.
-_LIVE = frozenset(("transport", "_as_is", "_exchange", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
+_LIVE = frozenset(("transport", "_exchange", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -154,7 +154,6 @@ class Client:
         self._route = Route(transport, self._trust_env)
         self._trust = self._route.trust
         self._exchange = self._route.exchange
-        self._as_is: bool = getattr(transport, "disable_compression", False)
         self._mounts: Mounts | None = None
         if mounts is not None and mounts != {}:
             from pooledhttp.mounts import Mounts
@@ -459,7 +458,7 @@ class Client:
         request = Request(method, self._absolute(url, params), headers=headers, cookies=take("cookies", None),
                           content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
         request.headers = merge(self._headers, request.headers, dropped)
-        if not self._as_is:
+        if not self._route_of(request.url).as_is:
             advertise(request.headers, dropped | self._dropped)
         request.complete = True
         request.trust = self._trust
@@ -486,7 +485,7 @@ class Client:
             return request
         request = request.copy()
         request.headers = merge(self._headers, request.headers)
-        if not self._as_is:
+        if not self._route_of(request.url).as_is:
             advertise(request.headers, self._dropped)
         request.complete = True
         return request

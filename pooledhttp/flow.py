@@ -47,9 +47,11 @@ def _as_request(made: Any) -> Request:
 
 
 class Route:
-    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests."""
+    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests;
+    `as_is`: it wants no coded bodies.
+    """
 
-    __slots__ = ("exchange", "transport", "trust")
+    __slots__ = ("as_is", "exchange", "transport", "trust")
 
     def __init__(self, transport: Any, trust_env: bool) -> None:
         self.transport = transport
@@ -59,6 +61,7 @@ class Route:
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self.exchange: Any = transport.exchange if own else None
+        self.as_is: bool = getattr(transport, "disable_compression", False)
 
 
 class Flow:

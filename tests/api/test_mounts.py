@@ -113,6 +113,17 @@ def test_a_mounted_transport_uses_its_compiled_exchange(peer: MakePeer) -> None:
         assert (len(spy.seen), len(other.seen)) == (5, 4)
 
 
+def test_a_mounted_transport_says_whether_bodies_may_be_coded() -> None:
+    def told(request: Request) -> Response:
+        return Response(200, content=str("accept-encoding" in request.headers))
+
+    plain, coded = MockTransport(told), MockTransport(told)
+    plain.disable_compression = True  # type: ignore[attr-defined]
+    client = Client(transport=plain, mounts={"http://coded": coded})
+    assert [client.get(url).text for url in ("http://a/", "http://coded/")] == ["False", "True"]
+    assert [client.send(Request("GET", url)).text for url in ("http://a/", "http://coded/")] == ["False", "True"]
+
+
 def test_a_mounted_transport_is_its_givers_to_close() -> None:
     mounted = Transport()
     with Client(mounts={"all://": mounted}, max_idle_conns=3) as client:
