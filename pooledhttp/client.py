@@ -305,6 +305,7 @@ class Client:
         cookies: as for `Cookies`; for this request alone, over those of the jar.
         content: bytes, str (UTF-8), a binary file, or an iterable of bytes.
         data: a mapping or pairs, as a form; else like content.
+        files: a mapping or pairs, as a form with files (and the fields of `data`): a file, bytes, or (filename, file[, content_type[, headers]]).
         json: what `json.dumps` takes, sent as compact UTF-8.
         auth: (user, password), an `Auth`, or a callable (request) -> request; None for none.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
@@ -434,6 +435,7 @@ class Client:
         request = Request.from_wire(wire)
         request.trust = self._trust
         response = Response.from_reply(reply, request)
+        response._limit = self._limit
         response.default_encoding = self._default_encoding
         if reply.notes & SETS_COOKIES:
             self._take_cookies(response, request)

@@ -47,8 +47,9 @@ def _as_request(made: Any) -> Request:
 
 
 class Route:
-    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests;
-    `as_is`: it wants no coded bodies.
+    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests.
+
+    `as_is`: it wants no body coded, and decodes none.
     """
 
     __slots__ = ("as_is", "exchange", "transport", "trust")

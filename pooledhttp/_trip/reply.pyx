@@ -568,9 +568,12 @@ cdef class Reply(Exchange):
             return 1
         self.has_pieces = False
         if self.chunked_upload:
-            self.spans[0].p = b"0\r\n\r\n"
-            self.spans[0].n = 5
+            tail = getattr(self.source_body, "trailer_section", None)
+            piece = b"0\r\n\r\n" if tail is None else b"0\r\n%b\r\n" % tail()
+            self.spans[0].p = PyBytes_AS_STRING(piece)
+            self.spans[0].n = PyBytes_GET_SIZE(piece)
             self.n_spans = 1
+            self.piece = piece
         return 1
 
     # --- bodies --------------------------------------------------------------------------------------------------------
@@ -613,6 +616,8 @@ cdef class Reply(Exchange):
                 head = fb.head()
                 if head is not None:
                     break
+                if self.expecting and any([status == 100 for status, _ in fb.interim]):
+                    (<Connection>self.slot.owner).go_on(self)
         except errors.Error as e:
             e.conn = self.conn
             raise
@@ -630,7 +635,7 @@ cdef class Reply(Exchange):
         self.facts.keep_alive_timeout = head.keep_alive_timeout
         self.facts.notes = head.notes
         see_coding(self)
-        if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive)):
+        if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive) or self.expecting):
             self.sending = False
             self.send_broke = True
             self.has_pieces = False

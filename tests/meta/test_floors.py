@@ -17,7 +17,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
     3: ("_conn",),
     4: ("_trip", "transport"),
     5: ("__init__", "__main__", "_version", "api", "auth", "challenges", "cli", "client", "content", "context", "cookies", "decoders", "digest", "events",
-        "fanout", "flow", "headers", "interned", "lines", "mock", "mounts", "netrc", "option_types", "progress", "redirects", "replies", "request",
+        "fanout", "filters", "flow", "headers", "interned", "lines", "mock", "mounts", "multipart", "netrc", "option_types", "progress", "redirects",
+        "replies", "request",
         "response", "retry", "set_cookie", "timeout", "url", "wsgi"),
     6: ("adapters",),
 }
