@@ -33,6 +33,8 @@ PATTERNS = [
     ("https://10.", "https://10.1.2.3/", "https://110.1.2.3/ https://1.10.2.3/"),
     ("http://a/v1", "http://a/v1 http://a/v1/x http://a/v1?q", "http://a/ http://a/v12 http://a/v"),
     ("http://a/v1/", "http://a/v1/ http://a/v1/x", "http://a/v1 http://a/v1x"),
+    ("http+unix://", "http+unix://%2Frun%2Fx.sock/ http+unix://%2Frun%2Fy/b", "http://a/"),
+    ("http+unix://%2Frun%2Fx.sock/a", "http+unix://%2Frun%2Fx.sock/a/b", "http+unix://%2Frun%2Fx.sock/ http+unix://%2Frun%2Fy/a"),
     ("http://[::1]", "http://[::1]/ http://[0:0::1]:81/", "http://[::2]/"),
     ("http://[::1]:81", "http://[::1]:81/", "http://[::1]/"),
     ("all://bücher.example", "http://xn--bcher-kva.example/", "http://bucher.example/"),
