@@ -7,6 +7,7 @@ from _queue import Empty, SimpleQueue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from threading import Event, Thread, current_thread
 from time import monotonic
@@ -22,6 +23,7 @@ from pooledhttp.transport import Canceller
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+    from contextvars import Context as Surroundings
 
     from pooledhttp.client import Client
     from pooledhttp.progress import Progress, Report
@@ -77,22 +79,33 @@ class _Task:
 
 
 class Fetch:
-    """What a worker does with an item. It may be pickled: a context then travels as what remains of it, a mere canceller stays behind."""
+    """What a worker does with an item, within a copy of `around`: the context variables of who began the loop.
 
-    __slots__ = ("cancel", "client", "options", "travelled")
+    It may be pickled: a context then travels as what remains of it, a mere canceller stays behind, and of the variables an instrumented client takes
+    along what says whose trace it is.
+    """
 
-    def __init__(self, client: Client, options: dict[str, Any], cancel: Canceller | None = None) -> None:
+    __slots__ = ("around", "cancel", "client", "options", "travelled")
+
+    def __init__(self, client: Client, options: dict[str, Any], cancel: Canceller | None = None, around: Surroundings | None = None) -> None:
         self.client = client
         self.options = options
         self.cancel = cancel
+        self.around = around
         self.travelled = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.travelled = True
-        return Fetch, (self.client, self.options, self.cancel if isinstance(self.cancel, Context) else None)
+        carry = getattr(self.client._flow, "carry", None)
+        note = carry(self.around) if carry is not None and self.around is not None else None
+        return _arrived, (self.client, self.options, self.cancel if isinstance(self.cancel, Context) else None, note)
 
     def __call__(self, item: Any) -> Response:
         """The item's response; what it raises carries `.request`: the request, or the item where none could be made of it."""
+        around = self.around
+        return self._obey(item) if around is None else around.copy().run(self._obey, item)
+
+    def _obey(self, item: Any) -> Response:
         if not isinstance(self.cancel, Context):
             return self._fetch(item)
         with self.cancel:                            # ambient also for what a hook or an input's body asks
@@ -118,6 +131,10 @@ class Fetch:
             elif not hasattr(type(e), "request"):
                 e.request = item  # type: ignore[attr-defined]
             raise
+
+
+def _arrived(client: Client, options: dict[str, Any], cancel: Context | None, note: Any) -> Fetch:
+    return Fetch(client, options, cancel, None if note is None else client._flow.arrive(note))
 
 
 class Threads:
@@ -271,7 +288,7 @@ def fan_out(client: Client, requests: Iterable[Any], *, workers: int | None, exe
         total = hint if hint >= 0 else None
     context = in_force(options.pop("context", None))
     cancel = Canceller() if context is None else context.child()
-    work = Fetch(client, options, cancel)
+    work = Fetch(client, options, cancel, copy_context())
     crew = Threads(work, cancel, workers) if executor is None else _Pool(work, cancel, executor)
     return spread(source, crew, ahead=2 * workers, ordered=ordered, return_exceptions=return_exceptions, progress=progress, total=total)
 
