@@ -61,7 +61,7 @@ class _Watched:
         rest = _Row(stats)
         quiet = HostStats()
         quiet._add(stats)
-        for key, host in stats.hosts.items():
+        for key in stats.hosts:
             if key != OTHERS and key not in self.last and len(self.last) < self.limit:
                 self.last[key] = _Row()
                 self.before[key] = _Row()
