@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 HeaderTypes: TypeAlias = "Headers | Mapping[str, Any] | Iterable[tuple[Any, Any]] | None"
 
-_SECRET = frozenset(("authorization", "proxy-authorization"))
+_SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
 
 
 def _text(name: str, value: Any) -> str:
@@ -216,6 +216,18 @@ def without_none(headers: HeaderTypes) -> tuple[HeaderTypes, frozenset[str]]:
     pairs = list(_fields(headers))
     dropped = frozenset([_name(name).lower() for name, value in pairs if value is None])
     return [(name, value) for name, value in pairs if value is not None], dropped
+
+
+def advertise(headers: Headers, dropped: frozenset[str] = frozenset()) -> None:
+    """Add `Accept-Encoding` to a request's own headers: what we can undo. Not where the caller has it or dropped it, and not beside Range:
+    a part of what was coded cannot be decoded."""
+    for name, _ in headers.multi_items():
+        if name.lower() in ("accept-encoding", "range"):
+            return
+    if "accept-encoding" not in dropped:
+        from pooledhttp.decoders import accept_encoding
+
+        headers.add("Accept-Encoding", accept_encoding())
 
 
 def merge(defaults: Headers, headers: Headers, dropped: frozenset[str] = frozenset()) -> Headers:
