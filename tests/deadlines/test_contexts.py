@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pooledhttp import Cancelled, Client, Context, DeadlineExceeded, Response
+from pooledhttp import Cancelled, Client, Context, DeadlineExceeded, Response, Retry
 from tests.deadlines.runs import CASES, STAGGER, TIMES, Case, Run, Stage, lateness, stage
 from tests.exchange.support import adds_up, closed, until
 from tests.support.ca import Authority
@@ -288,3 +288,31 @@ def test_ambient_travels_into_map(peer: MakePeer) -> None:
             list(client.map([server.url("/stall")], context=Context(timeout=0.1)))
         assert caught.value.source == "context"
     stop.set()
+
+
+def test_a_pause_between_tries(peer: MakePeer) -> None:
+    """A cancel ends it within 50 ms; a deadline that it would pass ends the trying at once, with the answer that there is."""
+    server = peer(answering(*[respond(b"busy", 503)] * 20))
+    took = []
+    with Client(max_idle_conns=5, retries=Retry(5, backoff=20.0, max_backoff=20.0, jitter=False)) as client:
+        for _ in range(TIMES):
+            ctx = Context()
+            answered = client.transport.stats().requests
+            rung = []
+
+            def ring(ctx: Context = ctx, answered: int = answered, rung: list[float] = rung) -> None:
+                until(lambda: client.transport.stats().requests > answered and client.transport.stats().active == 0)
+                rung.append(time.monotonic())
+                ctx.cancel("enough")
+
+            bell = threading.Thread(target=ring)
+            bell.start()
+            with pytest.raises(Cancelled) as caught:
+                client.get(server.url(), context=ctx)
+            took.append(time.monotonic() - rung[0])
+            bell.join()
+            assert caught.value.reason == "enough"
+        assert statistics.median(took) < SOON, took
+        began = time.monotonic()
+        assert client.get(server.url(), context=Context(timeout=1)).status_code == 503
+        assert time.monotonic() - began < 0.5
