@@ -25,13 +25,13 @@ def fetch(client: Client, url: str) -> tuple[int, int]:
 
 @contextmanager
 def dask() -> Iterator[tuple[Executor, Run]]:
-    from distributed import Client as Dask
-    from distributed import LocalCluster
+    import distributed
 
-    with (LocalCluster(n_workers=2, threads_per_worker=2, processes=True, host="127.0.0.1", dashboard_address=None, worker_dashboard_address=None) as cluster,
-          Dask(cluster) as dask, dask.get_executor(pure=False) as executor):
+    library: Any = distributed                 # not typed
+    with (library.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, host="127.0.0.1", dashboard_address=None) as cluster,
+          library.Client(cluster) as dask, dask.get_executor(pure=False) as executor):
         def run(task: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
-            return dask.gather([dask.submit(task, *call, pure=False) for call in calls])  # type: ignore[no-any-return]
+            return list(dask.gather([dask.submit(task, *call, pure=False) for call in calls]))
 
         yield executor, run
 

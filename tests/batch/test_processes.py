@@ -2,16 +2,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pooledhttp import Client
 from tests.api.server import Handler, Server
 from tests.meta.sources import ROOT
+
+PAGE = ROOT / "docs" / "batch.md"
+MAKES = ("dask", "forkserver", "spawn")
 
 
 class Counted(Handler):
@@ -45,20 +54,51 @@ class Counting(Server):
         super().process_request(request, client_address)
 
 
-@pytest.fixture(scope="module", params=["dask", "forkserver", "spawn"])
-def seen(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """What the job saw. It is another process: what Dask keeps open is its own."""
+@contextmanager
+def serving() -> Iterator[Counting]:
     server = Counting()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        done = subprocess.run([sys.executable, "-m", "tests.batch.jobs", request.param, server.url], cwd=ROOT, capture_output=True, text=True, timeout=50)
-        assert done.returncode == 0, done.stderr
-        yield {**json.loads(done.stdout.splitlines()[-1]), "port": server.server_address[1], "make": request.param}
+        yield server
+        with server.idle:
+            assert server.idle.wait_for(lambda: server.open == 0, 10), "a connection was left open"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def job(make: str) -> dict[str, Any]:
+    with serving() as server:
+        done = subprocess.run([sys.executable, "-m", "tests.batch.jobs", make, server.url], cwd=ROOT, capture_output=True, text=True, timeout=50)
+        assert done.returncode == 0, done.stderr
+        return {**json.loads(done.stdout.splitlines()[-1]), "port": server.server_address[1], "make": make}
+
+
+def shown(directory: Path) -> list[str]:
+    """What the program prints that docs/batch.md shows, as it stands there."""
+    (program,) = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (directory / "job.py").write_text(program)
+    with serving() as server:
+        done = subprocess.run([sys.executable, directory / "job.py", server.url], cwd=ROOT, capture_output=True, text=True, timeout=50,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Any]]:
+    """All at once: each waits most of its time."""
+    with ThreadPoolExecutor(len(MAKES) + 1) as executor:
+        page = executor.submit(shown, tmp_path_factory.mktemp("page"))
+        return {"page": page, **{make: executor.submit(job, make) for make in MAKES}}
+
+
+@pytest.fixture(params=MAKES)
+def seen(request: pytest.FixtureRequest, jobs: dict[str, Future[Any]]) -> Any:
+    """What a job saw. It is another process: what Dask keeps open is its own."""
+    return jobs[request.param].result()
 
 
 def test_one_transport_a_process_and_not_one_a_task(seen: dict[str, Any]) -> None:
@@ -99,3 +139,19 @@ def test_a_cancel_reaches_them(seen: dict[str, Any]) -> None:
 def test_leaving_the_loop_reaches_them(seen: dict[str, Any]) -> None:
     assert seen["left"]["seconds"] < 2 and seen["left"]["all"] < 5
     assert seen["after"] == 7
+
+
+def test_the_pages_program(jobs: dict[str, Future[Any]]) -> None:
+    assert jobs["page"].result() == ["4950"] * 3
+
+
+def test_the_pages_blocks() -> None:
+    """Over threads."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    with serving() as server, Client(timeout=10, max_conns_per_host=4) as client:
+        names = {"client": client, "urls": [f"{server.url}/number/{n}" for n in range(3)]}
+        for block in blocks:
+            exec(compile(block, "batch.md", "exec"), names)
+        assert client.transport.stats().requests == 6
+        client.close()
