@@ -113,9 +113,9 @@ def test_a_body_is_rewound_or_the_redirect_is_the_answer(peer: MakePeer, content
     got: list[bytes] = []
 
     def script(conn: Conn, i: int) -> None:
-        for answer in (respond(b"elsewhere", 307, {"Location": "/y"}), respond(b"done")):
+        while True:
             got.append(conn.recv_request()[1])
-            conn.send(answer)
+            conn.send(respond(b"elsewhere", 307, {"Location": "/y"}) if len(got) == 1 else respond(b"done"))
 
     server = peer(script)
     with Client(idle_conn_timeout=60) as client:
@@ -127,12 +127,13 @@ def test_a_body_is_rewound_or_the_redirect_is_the_answer(peer: MakePeer, content
 
 def test_a_form_with_files_is_sent_again(peer: MakePeer) -> None:
     got: list[bytes] = []
+    answers = [respond(b"", 503), respond(b"", 308, {"Location": "/y"}), respond(b"done")]
 
     def script(conn: Conn, i: int) -> None:
-        for answer in (respond(b"", 503), respond(b"", 308, {"Location": "/y"}), respond(b"done")):
+        while True:
             head, body = conn.recv_request()
             got.append((header(head, "Content-Type") or "").encode() + body)
-            conn.send(answer)
+            conn.send(answers[len(got) - 1])
 
     server = peer(script)
     with Client(retries=Retry(1, backoff=0, methods=["POST"]), idle_conn_timeout=60) as client:
