@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
 from pooledhttp.auth import AuthTypes
@@ -70,7 +70,7 @@ class TransportOptions(TypedDict, total=False):
     fingerprint: str | None
     http2: bool | str
     proxy: str | Callable[[URL], str | None] | None
-    proxy_headers: HeaderTypes
+    proxy_headers: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] | None
     uds: str | os.PathLike[str] | None
     local_address: str | tuple[str, int] | None
     resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None

@@ -157,7 +157,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     import ipaddress
 
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
@@ -299,6 +299,8 @@ class Surroundings:
     def choose(self, url: URL) -> Proxy | None:
         """The proxy for `url`. ProxyError where the environment names none that can be used; ValueError for a callable's, or where none may be."""
         rule = self.rule
+        if url.socket_path is not None:
+            return None                      # to a Unix socket no proxy leads
         if rule.fixed is not None:
             return rule.fixed
         if rule.ask is not None:
@@ -327,7 +329,7 @@ class Surroundings:
             chosen = chosen.authorized(mine)
         target = url.target
         if not chosen.tunnels(url.scheme):
-            target = f"{url.origin}{url.target}"
+            target = f"{url.scheme}://{url.host_field}{url.target}"        # an IPv6 zone is this machine's own
             names = {name.lower() for name, _ in fields}
             fields.extend(pair for pair in self.rule.fields if pair[0].lower() not in names)
             if chosen.authorization:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pooledhttp._net.stream import Stream
     from pooledhttp._net.tlsconfig import TlsSettings
     from pooledhttp.proxies import Rule, Surroundings
+    from pooledhttp.url import URL
 
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
@@ -108,8 +109,8 @@ class Transport(Tripper):
     `uds` is the path of a Unix socket that every connection is made to, whatever the host. `local_address` is an IP, or (IP, port), to
     connect from; `socket_options` are (level, option, value) each; with `happy_eyeballs_delay=None` addresses are tried one after another.
     `expect_continue_timeout` is how long (seconds) the body of a request with `Expect: 100-continue` waits to be asked for; 0: not at all.
-    With `disable_compression` no content coding is asked for, and none undone, as in Go.
-    `proxy` is "env" (what the client's environment says), None, a URL (http, https, socks5, socks5h) or a callable (url) -> URL or None;
+    With `disable_compression` no content coding is asked for, and none undone, as in Go. `proxy` is
+    "env" (what the client's environment says), None, a URL (http, https, socks5, socks5h) or a callable (url) -> URL or None;
     `proxy_headers` are header fields for the proxy alone.
     """
 
@@ -130,8 +131,8 @@ class Transport(Tripper):
                  idle_conn_timeout: float | None = 90.0, max_conn_lifetime: float | None = None, disable_keep_alives: bool = False,
                  disable_compression: bool = False, reuse: str = "lifo", verify: bool | str | os.PathLike[str] | ssl.SSLContext = True,
                  cert: str | os.PathLike[str] | tuple[Any, ...] | None = None, server_hostname: str | None = None,
-                 fingerprint: str | None = None, http2: bool | str = True, proxy: str | Callable[[Any], str | None] | None = "env",
-                 proxy_headers: Any = None,
+                 fingerprint: str | None = None, http2: bool | str = True, proxy: str | Callable[[URL], str | None] | None = "env",
+                 proxy_headers: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] | None = None,
                  uds: str | os.PathLike[str] | None = None, local_address: str | tuple[str, int] | None = None,
                  resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float | None = 0.3,
                  connect_filter: Callable[[str, int], bool] | None = None, socket_options: Iterable[tuple[int, int, int | bytes]] | None = None,

@@ -328,7 +328,7 @@ class Dial(Connecting):
         if not proxy.socks:
             from pooledhttp._proto.connect import Connect
 
-            return Connect(proxy.label, spec.host, spec.port, hop.fields)
+            return Connect(proxy.label, spec.host.partition("%")[0], spec.port, hop.fields)        # an IPv6 zone is this machine's own
         from pooledhttp._proto.socks import Socks
 
         found = self._targets or literal(spec.host, spec.port)

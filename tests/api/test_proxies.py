@@ -110,6 +110,8 @@ def test_a_proxy_is_forgotten_with_its_last_user() -> None:
     ("[fd00::1]:81", "http://[fd00::1]:81/", True),
     ("[fd00::1]:81", "http://[fd00::1]/", False),
     ("fd00::/8", "http://[fd12::1]/", True),
+    ("fe80::/10", "http://[fe80::1%25eth0]/", True),
+    ("fe80::1", "http://[fe80::1%25eth0]/", True),
     ("fd00::/8", "http://[fe80::1]/", False),
     ("fd00::/8", "http://10.1.2.3/", False),
     ("10.0.0.0/8,fd00::/8,.corp,*.svc:8443", "https://a.svc:8443/", True),
@@ -279,6 +281,8 @@ def test_a_unix_socket_is_not_proxied(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.build_request("GET", "http://a.example/").wire().key == "http://a.example:80"
     with pytest.raises(ValueError, match="uds and a proxy"):
         Transport(uds="/s", proxy="http://p")
+    with Client(proxy="http://p") as client:         # nor is one that a URL names
+        assert " via " not in client.build_request("GET", "http+unix://%2Frun%2Fs/x").wire().key
 
 
 # -- a callable --
@@ -321,6 +325,10 @@ def test_absolute_form_and_fields() -> None:
         fields = [("X-Mine", "mine")]
         key, target = route(Rule(other, {"X-Via": "us"}, ""), url, fields)
         assert (target, fields) == ("/x", [("X-Mine", "mine")])
+
+
+def test_a_zone_stays_here() -> None:
+    assert route(Rule("http://p", None, ""), "http://[fe80::1%25eth0]:81/x", []) == ("http://[fe80::1%eth0]:81 via http://p:80", "http://[fe80::1]:81/x")
 
 
 @pytest.mark.parametrize("url", ["http://a.example/", "https://a.example/"])

@@ -18,7 +18,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
     4: ("_trip", "proxies", "transport", "url"),
     5: ("__init__", "__main__", "_version", "api", "auth", "challenges", "cli", "client", "content", "context", "cookies", "decoders", "digest", "events",
         "fanout", "filters", "flow", "headers", "interned", "lines", "mock", "mounts", "multipart", "netrc", "option_types", "progress", "redirects",
-        "replies", "request", "response", "retry", "set_cookie", "timeout", "wsgi"),
+        "replies", "request",
+        "response", "retry", "set_cookie", "timeout", "wsgi"),
     6: ("adapters",),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
