@@ -9,7 +9,7 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build stress soak bench bench-docs bench-quick bench-variants profile debug lint types stubs gates annotate dist clean help
+.PHONY: run test build stress soak bench bench-docs bench-quick bench-variants profile upstream-suites debug lint types stubs gates annotate dist clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench-quick   this client against others on one nginx (two minutes on a quiet machine)'
 	@echo 'make bench     every scenario, beside all other clients, with pictures (less than 25 minutes)'
 	@echo 'make stress    64 threads, 1.28 million requests, servers that break (ten minutes); make soak: for an hour'
+	@echo 'make upstream-suites   the own tests of requests and httpx, over our adapters (three minutes)'
 	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
 	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-docs, bench-variants, profile'
 
@@ -46,6 +47,10 @@ stress: $(VENV)/built $(VENV)/test
 
 soak: $(VENV)/built $(VENV)/test
 	@$(BIN)/python -m tests.stress --requests 5000 --minutes 60 $(ARGS)
+
+# The own tests of requests and httpx, from PyPI, over our adapters; docs/adapters.md says what comes of it. ARGS=requests, or httpx: the one alone.
+upstream-suites: $(VENV)/built $(VENV)/upstream/ready
+	@$(VENV)/upstream/bin/python -m tests.upstream $(ARGS)
 
 bench-quick: $(VENV)/built $(VENV)/bench
 	@$(BIN)/python -m bench --quick $(ARGS)
@@ -116,6 +121,12 @@ $(VENV)/bench-full: $(VENV)/bench
 	$(PIP) install --no-build-isolation --editable '.[bench-full]'
 	$(PYTHON) -m venv --clear $(VENV)/niquests
 	$(VENV)/niquests/bin/python -m pip --disable-pip-version-check --quiet install 'niquests>=3.14'
+	@touch $@
+
+# Apart too: their plugins are not for our tests.
+$(VENV)/upstream/ready: tests/upstream/requirements.txt $(VENV)/base
+	$(PYTHON) -m venv --clear $(VENV)/upstream
+	$(VENV)/upstream/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
 	@touch $@
 
 $(VENV)/dev: $(VENV)/base

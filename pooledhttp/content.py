@@ -160,7 +160,8 @@ class FileBody(BodySource):
         try:
             # Not fstat: a gzip.GzipFile has a descriptor as well, of other bytes.
             start = file.tell()
-            length = max(0, file.seek(0, 2) - start)
+            file.seek(0, 2)                   # whose return value some file-like objects leave out
+            length = max(0, file.tell() - start)
             file.seek(start)
             self.start = start
         except (OSError, AttributeError, ValueError, TypeError):
