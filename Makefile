@@ -9,7 +9,7 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build stress soak bench bench-docs bench-quick bench-variants profile upstream-suites debug lint types stubs gates annotate dist clean help
+.PHONY: run test build stress soak bench bench-docs bench-quick bench-variants counted counted-update profile upstream-suites debug lint types stubs gates annotate dist clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make bench     every scenario, beside all other clients, with pictures (less than 25 minutes)'
 	@echo 'make stress    64 threads, 1.28 million requests, servers that break (ten minutes); make soak: for an hour'
 	@echo 'make upstream-suites   the own tests of requests and httpx, over our adapters (three minutes)'
+	@echo 'make counted   instructions, system calls and bytes against their budget (a quarter of a minute)'
 	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
 	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-docs, bench-variants, profile'
 
@@ -58,6 +59,13 @@ bench-quick: $(VENV)/built $(VENV)/bench
 # The ways to use each peer, against each other: the comparison runs the fastest.
 bench-variants: $(VENV)/built $(VENV)/bench-full
 	@$(BIN)/python -m bench --quick --variants $(ARGS)
+
+# What does not depend on how busy the machine is, against bench/budgets.json; counted-update makes that file say what is counted now.
+counted: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m bench.counted $(ARGS)
+
+counted-update: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m bench.counted --update $(ARGS)
 
 # Where our client's time goes; needs perf (Debian: linux-perf). SCENARIO as in `python -m bench --list`.
 SCENARIO ?= plain-16

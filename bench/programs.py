@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,17 @@ def c(name: str) -> Path:
     if done.returncode:
         raise Failed(f"{name}.c does not compile: {done.stderr}")
     return program
+
+
+@lru_cache(None)
+def module(name: str) -> Path:
+    """bench/c/NAME.c as a module for this Python. Failed where it cannot be compiled."""
+    gcc, made = find("gcc", "gcc libc6-dev"), Path(_directory().name) / f"{name}.so"
+    done = subprocess.run([gcc, "-O2", "-shared", "-fPIC", "-I", sysconfig.get_path("include"), "-o", made, HERE / "c" / f"{name}.c"],
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise Failed(f"{name}.c does not compile: {done.stderr}")
+    return made
 
 
 @lru_cache(None)

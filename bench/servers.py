@@ -71,6 +71,12 @@ class Servers:
                 yield f"{'https' if scenario.tls else 'http'}://127.0.0.1:{ports[scenario.tls]}/{FILES[scenario.size]}"
 
     @contextlib.contextmanager
+    def both(self) -> Iterator[tuple[str, str]]:
+        """The URLs of the 1 KiB file, plain and by TLS, from one server."""
+        with self._nginx(None, "127.0.0.1") as (plain, tls):
+            yield f"http://127.0.0.1:{plain}/{FILES[KIB]}", f"https://127.0.0.1:{tls}/{FILES[KIB]}"
+
+    @contextlib.contextmanager
     def _nginx(self, core: int | None, listen: str) -> Iterator[tuple[int, int]]:
         binary = find("nginx", "nginx-light")
         config, log = self.directory / "nginx.conf", self.directory / "nginx.log"
@@ -104,6 +110,7 @@ worker_rlimit_nofile {limit};
 events {{ worker_connections {limit}; }}
 http {{
     access_log off;
+    server_tokens off;                         # one length of heads, whatever the version
     default_type application/octet-stream;
     open_file_cache max=16 inactive=1h;        # the server is to cost as little as it can
     open_file_cache_valid 1h;

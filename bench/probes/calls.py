@@ -30,29 +30,36 @@ class Calls(Probe):
 
     @contextlib.contextmanager
     def stage(self, servers: Servers, options: Options, notes: list[str]) -> Iterator[Round]:
-        strace, scenario = find("strace", "strace"), Scenario("calls", "")
-        with servers.serving(scenario, None) as url, tempfile.TemporaryDirectory() as directory:
-            def count(client: str, outcome: Outcome, times: int) -> Counter[str]:
-                log = Path(directory) / "calls"
-                with Hand(client, scenario, url, before=[strace, "-f", "-c", "-o", log]) as hand:
-                    outcome.version = hand.version
-                    hand.do("gets", times=times)
-                    assert hand.child.stdin is not None
-                    hand.child.stdin.close()              # the client ends, and strace writes its table
-                    try:
-                        hand.child.wait(20)
-                    except subprocess.TimeoutExpired:
-                        raise Failed("it does not end") from None
-                return parse(log.read_text())
-
+        scenario = Scenario("calls", "")
+        with servers.serving(scenario, None) as url:
             def measure(client: str, outcome: Outcome) -> dict[str, float]:
-                calls = count(client, outcome, MANY)
-                calls.subtract(count(client, outcome, FEW))
-                each = {name: n / (MANY - FEW) for name, n in calls.items()}
+                each, outcome.version = each_get(client, scenario, url, None)
                 outcome.notes = [", ".join(f"{name} {n:.2f}" for name, n in sorted(each.items(), key=lambda item: -item[1]) if n >= 0.05)]
                 return {"calls": sum(each.values())}
 
             yield measure
+
+
+def each_get(client: str, scenario: Scenario, url: str, ca: str | None) -> tuple[dict[str, float], str]:
+    """The calls of a GET by name, and the client's version."""
+    calls, version = count(client, scenario, url, ca, MANY)
+    calls.subtract(count(client, scenario, url, ca, FEW)[0])
+    return {name: n / (MANY - FEW) for name, n in calls.items()}, version
+
+
+def count(client: str, scenario: Scenario, url: str, ca: str | None, times: int) -> tuple[Counter[str], str]:
+    """All calls of a process that makes so many requests, and the client's version."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "calls"
+        with Hand(client, scenario, url, ca, before=[find("strace", "strace"), "-f", "-c", "-o", log]) as hand:
+            hand.do("gets", times=times)
+            assert hand.child.stdin is not None
+            hand.child.stdin.close()              # the client ends, and strace writes its table
+            try:
+                hand.child.wait(20)
+            except subprocess.TimeoutExpired:
+                raise Failed("it does not end") from None
+        return parse(log.read_text()), hand.version
 
 
 def parse(table: str) -> Counter[str]:

@@ -15,6 +15,8 @@ from pooledhttp.errors import RemoteProtocolError
 # The elements of a chunked body that h11 can go on from: ChunkState in chunked.pxd has the same numbers.
 CK_HEADER, CK_DATA, CK_CRLF, CK_TRAILER = range(4)
 
+NOTE_COOKIE, NOTE_CODED = 1, 2       # as in head.pxd
+
 MAX_CHUNK_LINE = 16 * 1024   # bytes of a chunk's header line, CRLF included
 MAX_LENGTH = 2**63 - 1       # of a body or a chunk
 
@@ -48,12 +50,12 @@ def _shown(raw: bytes) -> str:
 class Head:
     """A response's head. `fields` is a block of `Name: value` lines, each with its CRLF, unfolded, in their original case.
 
-    `content_length` and `keep_alive_timeout` (seconds) are -1 where there is none; `until_close` says that only the
-    connection's end ends the body, the request's method and the status considered.
+    `content_length` and `keep_alive_timeout` (seconds) are -1 where there is none; `notes` has bits of NOTE_*; `until_close` says
+    that only the connection's end ends the body, the request's method and the status considered.
     """
 
-    __slots__ = ("chunked", "conn_close", "conn_keep_alive", "content_length", "fields", "keep_alive_timeout", "minor", "reason",
-                 "status", "until_close")
+    __slots__ = ("chunked", "conn_close", "conn_keep_alive", "content_length", "fields", "keep_alive_timeout", "minor", "notes",
+                 "reason", "status", "until_close")
 
     status: int
     reason: bytes
@@ -64,6 +66,7 @@ class Head:
     conn_close: int
     conn_keep_alive: int
     keep_alive_timeout: int
+    notes: int
     until_close: bool
 
 
@@ -198,6 +201,7 @@ class Fallback:
         head.content_length = -1
         head.chunked = head.conn_close = head.conn_keep_alive = 0
         head.keep_alive_timeout = -1
+        head.notes = 0
         for name, value in fields:
             key = name.lower()
             if key == b"content-length":
@@ -208,6 +212,10 @@ class Fallback:
                 tokens = [token.strip() for token in value.lower().split(b",")]
                 head.conn_close |= b"close" in tokens
                 head.conn_keep_alive |= b"keep-alive" in tokens
+            elif key == b"set-cookie":
+                head.notes |= NOTE_COOKIE
+            elif key == b"content-encoding":
+                head.notes |= NOTE_CODED
             elif key == b"keep-alive":
                 for item in value.split(b","):
                     match = _TIMEOUT.fullmatch(item)

@@ -2,6 +2,11 @@
 from libc.stdint cimport int64_t
 
 
+cdef enum Note:
+    NOTE_COOKIE = 1        # a Set-Cookie field
+    NOTE_CODED = 2         # a Content-Encoding field
+
+
 cdef struct HeadFacts:
     # All offsets are from the start of the buffer given to parse_head.
     int status
@@ -17,6 +22,7 @@ cdef struct HeadFacts:
     int conn_close              # 1: a `close` token in Connection
     int conn_keep_alive         # 1: a `keep-alive` token in Connection
     int64_t keep_alive_timeout  # `Keep-Alive: timeout=N`, seconds; -1: none
+    int notes                   # bits of Note: what keeps a response from the plain way
     size_t scanned              # resume offset: bytes already searched for the end of the head
 
 

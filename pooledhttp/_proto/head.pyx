@@ -143,12 +143,18 @@ cdef void comma_list(const char* p, const char* end, bint connection, HeadFacts*
 
 
 cdef int framing(const char* name, size_t size, const char* p, const char* end, HeadFacts* f) noexcept nogil:
-    """Notes a field that frames the message or concerns the connection; `size` is that of one of their names."""
+    """Notes a field that frames the message, concerns the connection or is a Note; `size` is that of one of their names."""
     if size == 10:
         if is_word(name, b"connection", 10):
             comma_list(p, end, True, f)
         elif is_word(name, b"keep-alive", 10):
             comma_list(p, end, False, f)
+        elif is_word(name, b"set-cookie", 10):
+            f.notes |= NOTE_COOKIE
+        return ST_OK
+    if size == 16:
+        if is_word(name, b"content-encoding", 16):
+            f.notes |= NOTE_CODED
         return ST_OK
     if size == 14:
         if not is_word(name, b"content-length", 14):
@@ -221,6 +227,7 @@ cdef int parse(const char* buf, size_t n, HeadFacts* f) noexcept nogil:
     f.conn_close = 0
     f.conn_keep_alive = 0
     f.keep_alive_timeout = -1
+    f.notes = 0
     r = status_start(buf, n, f)
     if r != ST_OK:
         return r
@@ -247,7 +254,7 @@ cdef int parse(const char* buf, size_t n, HeadFacts* f) noexcept nogil:
         if r != ST_OK:
             return r
         f.n_fields += 1
-        if size == 10 or size == 14 or size == 17:
+        if size == 10 or size == 14 or size == 16 or size == 17:
             r = framing(name, size, value, p, f)
             if r != ST_OK:
                 return r

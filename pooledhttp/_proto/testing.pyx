@@ -65,7 +65,7 @@ cdef class HeadParser:
             "status": self.f.status, "minor": self.f.minor, "reason_off": self.f.reason_off, "reason_len": self.f.reason_len,
             "fields_off": self.f.fields_off, "fields_len": self.f.fields_len, "size": self.f.size, "n_fields": self.f.n_fields,
             "content_length": self.f.content_length, "chunked": self.f.chunked, "conn_close": self.f.conn_close,
-            "conn_keep_alive": self.f.conn_keep_alive, "keep_alive_timeout": self.f.keep_alive_timeout,
+            "conn_keep_alive": self.f.conn_keep_alive, "keep_alive_timeout": self.f.keep_alive_timeout, "notes": self.f.notes,
         }
 
 

@@ -192,7 +192,7 @@ MAKES = {"get": "client.get(url, stream=True)", "request": "client.request('GET'
          "top level": "pooledhttp.get(url, stream=True)"}
 
 
-@pytest.mark.parametrize(("how", "frames"), [*((how, 1) for how in MAKES), ("get", 10)])
+@pytest.mark.parametrize(("how", "frames"), [*((how, 1) for how in MAKES), ("get", 25)])
 def test_it_says_where_it_was_made(peer: MakePeer, how: str, frames: int, tmp_path: Path) -> None:
     url = peer(answering(FRAMINGS["length"])).url()
     program = tmp_path / "users.py"
@@ -256,6 +256,7 @@ def test_a_collected_response_gives_its_slot_back_and_says_so(peer: MakePeer, ne
         del r
         gc.collect()
     assert "secret" not in str(caught[0].message)
+    until(lambda: client.transport.stats().open == 0)
     stats = client.transport.stats()
     assert (stats.leaked, stats.open, closed(stats)) == (1, 0, {"drain_limit": 1})
     assert client.get(server.url()).status_code == 200

@@ -17,6 +17,7 @@ import pooledhttp
 from pooledhttp._pool.janitor import TICK
 from tests.meta.sources import PACKAGE, ROOT, compiled, files
 from tests.meta.test_floors import SOURCES, imports
+from tests.support.ca import Authority
 from tests.support.nginx import Nginx
 
 N = 1000
@@ -42,7 +43,7 @@ PROGRAM = textwrap.dedent("""
         os.access("counting-ends", os.F_OK)
 
     url, n = sys.argv[1], int(sys.argv[2])
-    with pooledhttp.Client(transport=pooledhttp.Transport()) as client:
+    with pooledhttp.Client(transport=pooledhttp.Transport(verify=sys.argv[4])) as client:
         if sys.argv[3] == "main":
             work()
         else:
@@ -84,10 +85,11 @@ def traced(log: Path, *arguments: str) -> tuple[Counter[str], Counter[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server", ["plain", "tls"])
 @pytest.mark.parametrize("thread", ["main", "other"])
-def test_a_small_get_takes_three_system_calls(nginx: Nginx, tmp_path: Path, thread: str) -> None:
+def test_a_small_get_takes_three_system_calls(nginx: Nginx, ca: Authority, tmp_path: Path, thread: str, server: str) -> None:
     """The probe of the idle connection, one send, one receive. Nothing else touches a descriptor."""
-    own, others = traced(tmp_path / "strace.log", nginx.url("/1k"), str(N), thread)
+    own, others = traced(tmp_path / "strace.log", nginx.url("/1k", server), str(N), thread, str(ca.pem))
     carried = {name: n for name, n in own.items() if name in NETWORK}
     assert carried == {"recvfrom": 2 * N, "sendto": N}
     # The interpreter's own (memory) and the janitor's rounds do not grow with the requests.
@@ -97,13 +99,13 @@ def test_a_small_get_takes_three_system_calls(nginx: Nginx, tmp_path: Path, thre
 
 @pytest.mark.slow
 @pytest.mark.parametrize("thread", ["main", "other"])
-def test_a_known_deadline_costs_no_system_call(nginx: Nginx, tmp_path: Path, thread: str) -> None:
+def test_a_known_deadline_costs_no_system_call(nginx: Nginx, ca: Authority, tmp_path: Path, thread: str) -> None:
     """With a timeout on each request, the kernel's deadline is set anew now and then, not each time."""
     program = PROGRAM.replace("client.get(url)", "client.get(url, timeout=5.0)")
     assert program != PROGRAM
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[__name__], "PROGRAM", program)
-        own, _ = traced(tmp_path / "strace.log", nginx.url("/1k"), str(N), thread)
+        own, _ = traced(tmp_path / "strace.log", nginx.url("/1k"), str(N), thread, str(ca.pem))
     assert own["recvfrom"] + own["sendto"] == 3 * N
     assert own["setsockopt"] < N / 20
     assert own["poll"] + own["ppoll"] == 0
@@ -132,19 +134,21 @@ def releases() -> Counter[str]:
     return counted
 
 
-def test_a_small_get_releases_the_gil_once(nginx: Nginx) -> None:
+@pytest.mark.parametrize("server", ["plain", "tls"])
+def test_a_small_get_releases_the_gil_once(nginx: Nginx, ca: Authority, server: str) -> None:
     """Over 1,000 requests on one connection, the probe included, in all compiled modules and all threads together.
 
     Where the server takes more than 25 ms, the main thread looks up for signals, and waits on. What the pool's own module counts is not
     theirs: the janitor's thread sweeps twice a second, whether they run or not.
     """
-    with pooledhttp.Client(transport=pooledhttp.Transport()) as client:
+    url = nginx.url("/1k", server)
+    with pooledhttp.Client(transport=pooledhttp.Transport(verify=str(ca.pem))) as client:
         for _ in range(50):
-            client.get(nginx.url("/1k"))
+            client.get(url)
         before, began, opened, slow = releases(), time.monotonic(), client.transport.stats().opened, 0
         for _ in range(N):
             started = time.monotonic()
-            response = client.get(nginx.url("/1k"))
+            response = client.get(url)
             slow += int((time.monotonic() - started) / LOOK)
             assert (response.status_code, len(response.content)) == (200, 1024)
         grown = releases() - before

@@ -38,6 +38,7 @@ class Facts:
     conn_close: int
     conn_keep_alive: int
     keep_alive_timeout: int
+    notes: int
 
 
 def normal(pairs: Pairs) -> Pairs:
@@ -103,7 +104,7 @@ def _whole(answer: Answer, reader: Fallback, rest: Iterator[bytes]) -> Facts:
         answer.interim += [(status, parsed(block)) for status, block in reader.interim]
     answer.status, answer.minor, answer.reason, answer.fields = head.status, head.minor, head.reason, parsed(head.fields)
     _body(answer, reader, rest)
-    return Facts(head.content_length, head.chunked, head.conn_close, head.conn_keep_alive, head.keep_alive_timeout)
+    return Facts(head.content_length, head.chunked, head.conn_close, head.conn_keep_alive, head.keep_alive_timeout, head.notes)
 
 
 def by_fallback(method: bytes, pieces: list[bytes], max_head: int = 1 << 20) -> tuple[Answer, Facts | None]:
@@ -150,7 +151,7 @@ def _fast(answer: Answer, handed: list[str], method: bytes, rest: Iterator[bytes
         answer.interim.append((100, fields))
         parser = HeadParser(max_head)
     answer.status, answer.minor, answer.reason, answer.fields = f["status"], f["minor"], reason, fields
-    facts = Facts(f["content_length"], f["chunked"], f["conn_close"], f["conn_keep_alive"], f["keep_alive_timeout"])
+    facts = Facts(f["content_length"], f["chunked"], f["conn_close"], f["conn_keep_alive"], f["keep_alive_timeout"], f["notes"])
     if method == b"HEAD" or f["status"] in (204, 304) or (method == b"CONNECT" and f["status"] < 300):
         answer.leftover = data + b"".join(rest)
     elif f["chunked"]:

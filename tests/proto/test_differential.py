@@ -103,7 +103,8 @@ FIELD = st.one_of(
     st.sampled_from([b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"Connection: keep-alive, x\r\n",
                      b"Connection: ,close ,\r\n", b"Keep-Alive: timeout=5, max=9\r\n", b"Keep-Alive: max=9, timeout = 07\r\n",
                      b"Keep-Alive: timeout=5\r\nKeep-Alive: timeout=3\r\n", b"Keep-Alive: timeout=12345678901\r\n",
-                     b"Upgrade: h2c\r\n", b"X: y\r\n", b"X:\r\n", b"X: a\tb \r\n", b"X: a\r\n b\r\n"]),
+                     b"Set-Cookie: a=b; Path=/\r\n", b"content-encoding: gzip\r\n", b"Upgrade: h2c\r\n", b"X: y\r\n", b"X:\r\n", b"X: a\tb \r\n",
+                     b"X: a\r\n b\r\n"]),
 )
 CHUNK = st.one_of(
     st.binary(min_size=1, max_size=20).map(lambda b: b"%x\r\n%b\r\n" % (len(b), b)),

@@ -50,10 +50,23 @@ def test_a_head() -> None:
     assert (head.status, head.reason, head.minor) == (201, b"Made it", 1)
     assert head.fields == b"X-One: a b\r\nkeep-ALIVE: timeout=15, max=9\r\nconnection: Close, Keep-Alive\r\nContent-Length: 3\r\n"
     assert (head.content_length, head.chunked, head.conn_close, head.conn_keep_alive, head.keep_alive_timeout) == (3, 0, 1, 1, 15)
-    assert head.until_close is False
+    assert (head.until_close, head.notes) == (False, 0)
     assert reader.leftover == b"abcnext"
     assert (reader.data(), reader.data(), reader.data()) == (b"abc", b"", b"")
     assert reader.leftover == b"next"
+
+
+@pytest.mark.parametrize(("fields", "notes"), [
+    (b"Set-Cookie2: a\r\nX-Content-Encoding: gzip\r\n", 0),
+    (b"Set-Cookie: a=b\r\n", 1),
+    (b"set-COOKIE:\r\n folded=1\r\n", 1),
+    (b"Content-ENCODING: gzip\r\n", 2),
+    (b"Content-Encoding: gzip\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n", 3),
+])
+def test_cookies_and_codings_are_noted(fields: bytes, notes: int) -> None:
+    # An interim head's fields are not the response's.
+    head = fed(b"HTTP/1.1 103 Early\r\nSet-Cookie: x\r\nContent-Encoding: br\r\n\r\nHTTP/1.1 200\r\n" + fields + b"\r\n").head()
+    assert head is not None and head.notes == notes
 
 
 @pytest.mark.parametrize(("method", "head", "until_close"), [

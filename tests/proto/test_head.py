@@ -15,7 +15,7 @@ from .guard import guarded
 NGINX = (b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Fri, 22 Nov 2024 18:56:00 GMT\r\nContent-Type: application/octet-stream\r\n"
          b"Content-Length: 1024\r\nConnection: keep-alive\r\nETag: \"6740c9a0-400\"\r\nAccept-Ranges: bytes\r\n\r\n")
 
-PLAIN = {"minor": 1, "content_length": -1, "chunked": 0, "conn_close": 0, "conn_keep_alive": 0, "keep_alive_timeout": -1}
+PLAIN = {"minor": 1, "content_length": -1, "chunked": 0, "conn_close": 0, "conn_keep_alive": 0, "keep_alive_timeout": -1, "notes": 0}
 
 
 def line(field: bytes) -> bytes:
@@ -52,6 +52,13 @@ GOOD: list[tuple[bytes, dict[str, Any]]] = [
     (line(b"Keep-Alive: timeout=999999999"), {"keep_alive_timeout": 999999999}),
     (line(b"Keep-Alive: timeout=1000000000"), {}),
     (line(b"Keep-Alive: timeout=, timeout, timeout=x, timeout=-1, xtimeout=5, timeout=5s"), {}),
+    (line(b"Set-Cookie: a=b"), {"notes": 1}),
+    (line(b"SET-cookie:a=b\r\nSet-Cookie: c=d"), {"notes": 1, "n_fields": 2}),
+    (line(b"Content-Encoding: gzip"), {"notes": 2}),
+    (line(b"content-ENCODING:\r\nContent-Length: 3"), {"notes": 2, "content_length": 3}),
+    (line(b"Set-Cookie: a=b\r\nConnection: close\r\nContent-Encoding: br"), {"notes": 3, "conn_close": 1}),
+    (line(b"Set-Cookies: a\r\nSet-Cookie2: a\r\nSet_Cookie: a\r\nGet-Cookie: a\r\nContent-Encodin: a\r\nContent_Encoding: a\r\nContent-Encodings: a"), {}),
+    (line(b"Content-Location: x\r\nVary: Content-Encoding"), {}),
     (line(b"X-Empty:\r\nX-Blank: \t \r\nX-8bit: \xe9\xff\x80"), {"n_fields": 3}),
     (line(b"!#$%&'*+-.^_`|~09azAZ: a:b \"c\"; d"), {"n_fields": 1}),
     (line(b"X-Upto: " + bytes(c for c in range(256) if c == 9 or (c > 31 and c != 127))), {"n_fields": 1}),
