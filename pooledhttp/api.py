@@ -19,7 +19,7 @@ _lock = RLock()
 
 
 def default_client() -> Client:
-    """The process's shared client, made on first use, and anew in a forked child. Not to be closed."""
+    """The process's shared client, made on first use, and anew in a forked child. It keeps no cookies. Not to be closed."""
     global _default
     client = _default
     if client is None or client.closed:
@@ -27,6 +27,7 @@ def default_client() -> Client:
             client = _default
             if client is None or client.closed:
                 client = Client()
+                client._keeps_cookies = False              # one end user's would reach another
                 if _default is None or _default.closed:    # a signal's handler may have made one meanwhile
                     _default = client
                 client = _default

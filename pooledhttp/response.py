@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pooledhttp.conninfo import ConnInfo
+    from pooledhttp.cookies import Cookies
 
 CHUNK = 65536
+SETS_COOKIES = 1    # in a reply's notes: there is a Set-Cookie field
 
 # Where the body is. MEMORY: whole. UNREAD: nobody took it (`read(n)` may have taken some). READING: an iterator has it.
 # CONSUMED: it was read, and not kept. CLOSED: closed before its end.
@@ -29,9 +31,9 @@ class Response:
     """A response. What the head holds is read from it when it is first asked for.
 
     `status_code`; `reason`; `http_version` ("HTTP/1.1"); `headers` (`Headers`); `trailers`, a `Headers` too, complete once the body was
-    read; `request`; `url`; `history`, the responses before it, redirects or steps of an auth; `elapsed`, a timedelta to the end of the
-    head; `timings`, seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
-    reads the rest, and keeps it.
+    read; `request`; `url`; `history`, the responses before it, redirects or steps of an auth; `cookies`, a `Cookies` of what it set;
+    `elapsed`, a timedelta to the end of the head; `timings`, seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved;
+    `content`, the whole body: reading it from a stream reads the rest, and keeps it.
 
     By hand: `Response(200, headers=..., content=...)`, where content is bytes, str (UTF-8), or an iterable of bytes (a stream).
     """
@@ -39,7 +41,7 @@ class Response:
     # Slots that hold nothing yet are made by __getattr__, which is called for them alone. So a response costs
     # what is read of it, and an attribute that was read once costs no more than any other.
     __slots__ = ("__weakref__", "_encoding", "_guard", "_limit", "_made", "_pos", "_reply", "_seen", "_state", "conn", "content",
-                 "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request", "status_code", "timings", "url")
+                 "cookies", "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request", "status_code", "timings", "url")
     status_code: int
     reason: str
     http_version: str
@@ -48,6 +50,7 @@ class Response:
     request: Request | None
     url: URL | None
     history: list[Response]
+    cookies: Cookies            # those that this response set
     elapsed: timedelta
     timings: dict[str, float]
     conn: ConnInfo | None
@@ -441,6 +444,12 @@ def _elapsed(r: Response) -> timedelta:
     return timedelta(seconds=r._reply.elapsed if r._reply is not None else 0.0)
 
 
+def _cookies(r: Response) -> Cookies:
+    from pooledhttp.cookies import set_by
+
+    return set_by(r)
+
+
 _MAKE: dict[str, Callable[[Response], Any]] = {
     "headers": _headers,
     "reason": _reason,
@@ -448,6 +457,7 @@ _MAKE: dict[str, Callable[[Response], Any]] = {
     "request": _request,
     "url": _url,
     "history": lambda r: [],
+    "cookies": _cookies,
     "elapsed": _elapsed,
     "timings": lambda r: r._reply.timings if r._reply is not None else {},
     "conn": lambda r: r._reply.conn if r._reply is not None else None,

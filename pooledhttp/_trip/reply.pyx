@@ -79,6 +79,11 @@ cdef class Reply(Exchange):
         return HTTP11 if self.facts.minor == 1 else HTTP10
 
     @property
+    def final_status(self) -> int:
+        """The status, where that and the body are all there is to it; 0 for what may redirect (300 to 399), and where there are notes."""
+        return 0 if self.facts.notes or 300 <= self.status < 400 else self.status
+
+    @property
     def notes(self) -> int:
         """Bits: 1, the head has a Set-Cookie field; 2, a Content-Encoding field. 0 for a plain response."""
         return self.facts.notes

@@ -472,6 +472,12 @@ cdef class Tripper:
             state = pool_waiter_state(self.pool, &x.waiter)
         return state == W_CONN or state == W_CLOSED or (x.cancel is not None and x.cancel.is_cancelled())
 
+    def count_retry(self, str key) -> None:
+        """A request to the host `key` is sent again by somebody above."""
+        cdef Host home = self.pool.host(key)
+        with nogil:
+            pool_count(self.pool, &home.h, &home.h.retries, 1)
+
     def adopted(self, Host home, Stream stream, object info) -> None:
         """A dial that lost its race was finished: pooled (`stream`), or counted as failed (None)."""
         cdef Slot* dead = NULL
