@@ -2,7 +2,7 @@
 
 Every ```python block is run, one after the other, in one namespace; so are the cells of a table whose columns are headed by two libraries (requests or httpx
 beside pooledhttp): every piece of inline code in them. What cannot run is a ```text block. The page finds `pooledhttp` imported; a `client`, a
-`url` and a list of `urls`; every host name served (see `site`), and its authority trusted; and in the working directory the files that `site` names.
+`url`, a list of `urls` and a `token`; every host name served (see `site`), and its authority trusted; and in the working directory the files that `site` names.
 
 A snippet that needs what this build does not have yet is named, and left out.
 """
@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def missing(e: BaseException) -> bool:
 def run(page: Path) -> int:
     """Prints what went wrong; how many did."""
     urls = [f"https://api.example/items/{n}" for n in range(3)]
-    namespace: dict[str, Any] = {"__name__": "__main__", "pooledhttp": pooledhttp, "client": pooledhttp.Client(), "url": urls[0], "urls": urls}
+    namespace: dict[str, Any] = {"__name__": "__main__", "pooledhttp": pooledhttp, "client": pooledhttp.Client(), "url": urls[0], "urls": urls,
+                                 "token": "t0ken"}
     wrong = ran = 0
     for line, source in snippets(page.read_text()):
         try:
@@ -88,8 +90,12 @@ def main(page: Path) -> int:
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             del os.environ[name]
+    # A snippet need not close what it shows, and may show what its library warns of.
+    warnings.simplefilter("ignore", ResourceWarning)
+    warnings.filterwarnings("ignore", "Unverified HTTPS request")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        os.environ["HOME"] = folder
         ca = str(Site(Path(folder)).ca)
         os.environ["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"] = ca
         try:

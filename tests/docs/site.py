@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         elif first == "digest" and not credentials.startswith("Digest "):
             self.say(b"", 401, WWW_Authenticate='Digest realm="site", nonce="n1", qop="auth", algorithm=SHA-256')
         elif first == "login":
-            self.say(text, Set_Cookie="session=abc; Path=/")
+            self.say(text, Set_Cookie="sid=abc; Path=/")
         else:
             self.say(text)
 
@@ -134,7 +134,8 @@ class Server(ThreadingHTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.tls is not None:
             request = self.tls.wrap_socket(request, server_side=True)
-        super().finish_request(request, client_address)
+        with request:
+            super().finish_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass                           # a client that leaves, or trusts nobody
@@ -152,7 +153,7 @@ class UnixServer(Server):
 
 
 class Site:
-    """The servers, and files in `folder` for snippets to name: internal-ca.pem, client.pem, client.key, dump.bin, report.csv, app.sock."""
+    """The servers, and files in `folder` for snippets to name: internal-ca.pem, client.pem, client.key, dump.bin, report.csv, cookies.txt, app.sock."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = trustme.CA()
@@ -163,7 +164,9 @@ class Site:
         mine.private_key_pem.write_to_path(folder / "client.key")
         (folder / "dump.bin").write_bytes(bytes(100_000))
         (folder / "report.csv").write_text("a,b\n1,2\n")
+        (folder / "cookies.txt").write_text("# Netscape HTTP Cookie File\n")
         self.contexts: dict[str, ssl.SSLContext] = {}
+        self.lock = threading.Lock()
         plain, secure, local = Server(("127.0.0.1", 0), Handler), Server(("127.0.0.1", 0), Handler), UnixServer(str(folder / "app.sock"), Handler)  # type: ignore[arg-type]
         secure.tls = self.context("localhost")
         secure.tls.sni_callback = self.choose
@@ -177,11 +180,13 @@ class Site:
 
     def context(self, name: str) -> ssl.SSLContext:
         """A server's context for a name; made once."""
-        context = self.contexts.get(name)
-        if context is None:
-            context = self.contexts[name] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.authority.issue_cert(name).configure_cert(context)
-        return context
+        with self.lock:
+            context = self.contexts.get(name)
+            if context is None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                self.authority.issue_cert(name).configure_cert(context)
+                self.contexts[name] = context
+            return context
 
     def choose(self, sock: ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
         if name:
