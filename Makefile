@@ -78,6 +78,7 @@ lint: $(VENV)/dev
 
 types: $(VENV)/built $(VENV)/dev
 	$(BIN)/mypy
+	$(BIN)/python .ci/pyright.py
 
 stubs: $(VENV)/built $(VENV)/dev
 	$(BIN)/python .ci/stubs.py

@@ -59,7 +59,7 @@ def test_the_head_both_ways(client: httpx.Client, peer: MakePeer) -> None:
     heads: list[bytes] = []
     server = peer(script)
     client.headers.clear()
-    r = client.get(server.url("/a%2Fb/../?q=%7e"), headers=[("X-B", "1"), ("x-b", "2"), ("C", "\xe9".encode("latin-1"))], extensions={"target": b"/other"})
+    r = client.get(server.url("/a%2Fb/../?q=%7e"), headers=[(b"X-B", b"1"), (b"x-b", b"2"), (b"C", b"\xe9")], extensions={"target": b"/other"})
     assert heads[0] == b"GET /other HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX-B: 1\r\nx-b: 2\r\nC: \xe9\r\n\r\n" % server.port
     assert (r.status_code, r.reason_phrase) == (299, "Fine")
     assert r.headers.raw == [(b"X-One", b"1"), (b"x-two", b"a"), (b"X-Two", b"b\xe9"), (b"Content-Length", b"0")]

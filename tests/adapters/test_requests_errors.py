@@ -68,6 +68,7 @@ def test_silence_before_the_head(session: requests.Session, peer: MakePeer, time
     server = peer(stalling)
     with pytest.raises(exceptions.ReadTimeout, match="Read timed out") as caught:
         session.get(server.url(), timeout=timeout)
+    assert caught.value.request is not None
     assert caught.value.request.url == server.url()
     assert isinstance(caught.value.args[0].__cause__, pooledhttp.ReadTimeout)
 
@@ -110,6 +111,7 @@ def test_nobody_listens(session: requests.Session) -> None:
         session.get(f"http://127.0.0.1:{free_ports(1)[0]}/")
     reason = caught.value.args[0].reason
     assert isinstance(reason, urllib3.exceptions.NewConnectionError)
+    assert isinstance(reason.__cause__, pooledhttp.ConnectError)
     assert reason.__cause__.errno == errno.ECONNREFUSED
 
 

@@ -30,6 +30,7 @@ def test_verify_in_its_forms(session: requests.Session, adapter: PooledAdapter, 
     url = tls_pyserver.url("/")
     with pytest.raises(exceptions.SSLError, match="certificate") as caught:
         session.get(url)
+    assert caught.value.request is not None
     assert caught.value.request.url == url
     ports = {session.get(url, verify=verify).json()["client"][1] for verify in (str(ca.pem), False, str(ca.pem), False)}
     assert len(ports) == 2                            # each kept its connection, and shared none
@@ -52,10 +53,11 @@ def test_the_environment_is_requests(session: requests.Session, tls_pyserver: Py
 
 
 def test_options_are_what_a_request_leaves_open(tls_pyserver: PyServer, ca: Authority) -> None:
-    with mounted(PooledAdapter(verify=str(ca.pem), max_idle_conns=3)) as session, Transport(verify=str(ca.pem), max_idle_conns=4) as given:
+    own = PooledAdapter(verify=str(ca.pem), max_idle_conns=3)
+    with mounted(own) as session, Transport(verify=str(ca.pem), max_idle_conns=4) as given:
         assert session.get(tls_pyserver.url("/")).ok
         assert session.get(tls_pyserver.url("/"), verify=False).ok
-        assert [t.options["max_idle_conns"] for t in session.get_adapter("https://").transports] == [3, 3]
+        assert [t.options["max_idle_conns"] for t in own.transports] == [3, 3]
         adapter = PooledAdapter(transport=given)
         session.mount("https://", adapter)
         assert session.get(tls_pyserver.url("/")).ok
@@ -98,7 +100,7 @@ class Pooled(PooledAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, **self.extra)
+        super().init_poolmanager(*args, **{**kwargs, **self.extra})
 
 
 def test_a_context_of_the_user_s(tls_pyserver: PyServer, ca: Authority) -> None:

@@ -1,4 +1,4 @@
-"""Runs what a page shows: `python -m tests.docs.run docs/tls.md`.
+"""Runs what a page shows: `python -m tests.docs.run docs/tls.md`; or an example, where the name ends with .py.
 
 Every ```python block is run, one after the other, in one namespace; so are the cells of a table whose columns are headed by two libraries (requests or httpx
 beside pooledhttp): every piece of inline code in them. What cannot run is a ```text block. The page finds `pooledhttp` imported; a `client`, a
@@ -70,7 +70,8 @@ def run(page: Path) -> int:
     namespace: dict[str, Any] = {"__name__": "__main__", "pooledhttp": pooledhttp, "client": pooledhttp.Client(), "url": urls[0], "urls": urls,
                                  "token": "t0ken"}
     wrong = ran = 0
-    for line, source in snippets(page.read_text()):
+    text = page.read_text()
+    for line, source in snippets(text) if page.suffix == ".md" else [(1, text)]:
         try:
             tree = ast.parse(source, str(page))
             ast.increment_lineno(tree, line - 1)

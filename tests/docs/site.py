@@ -176,7 +176,7 @@ class Site:
         self.ports = {port: secure.server_port for port in TLS_PORTS}
         self.other = plain.server_port
         self.real = socket.getaddrinfo
-        socket.getaddrinfo = self.resolve  # type: ignore[assignment]
+        socket.getaddrinfo = self.resolve
 
     def context(self, name: str) -> ssl.SSLContext:
         """A server's context for a name; made once."""
@@ -188,7 +188,7 @@ class Site:
                 self.contexts[name] = context
             return context
 
-    def choose(self, sock: ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+    def choose(self, sock: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         if name:
             sock.context = self.context(name)
 
