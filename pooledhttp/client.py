@@ -11,7 +11,7 @@ from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
 from pooledhttp.context import Use, in_force, within
 from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow, Route
-from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
+from pooledhttp.headers import Headers, HeaderTypes, advertise, merge, without_none
 from pooledhttp.request import Request, as_cookies
 from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
@@ -40,7 +40,8 @@ _ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
-_LIVE = frozenset(("transport", "_exchange", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))   # what no pickle holds
+# What no pickle holds.
+_LIVE = frozenset(("transport", "_exchange", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -68,11 +69,12 @@ def as_retry(retries: RetryTypes) -> Retry | None:
     return Retry.of(retries)
 
 
-def _defaults(headers: HeaderTypes) -> Headers:
+def _defaults(headers: HeaderTypes) -> tuple[Headers, frozenset[str]]:
+    """A client's headers, and the names (lower case) that are to be left out."""
     if headers is None:
-        return Headers(_DEFAULT_HEADERS)
+        return Headers(_DEFAULT_HEADERS), frozenset()
     given, dropped = without_none(headers)
-    return merge(_DEFAULT_HEADERS, Headers(given), dropped)
+    return merge(_DEFAULT_HEADERS, Headers(given), dropped), dropped
 
 
 def _check_limit(limit: int | None) -> int:
@@ -134,7 +136,7 @@ class Client:
         self._hooks: dict[str, list[Callable[[Any], Any]]] | None = None
         # GETs by their URL as given, ready to send: what a plain get() needs. Emptied whenever a default changes.
         self._memo: dict[str, tuple[Any, ...]] = {}
-        self._headers = _defaults(headers)
+        self._headers, self._dropped = _defaults(headers)
         self._headers.drop_on_change(self._memo)
         self._set_timeout(timeout)
         if event_hooks:
@@ -152,6 +154,7 @@ class Client:
         self._route = Route(transport, self._trust_env)
         self._trust = self._route.trust
         self._exchange = self._route.exchange
+        self._as_is: bool = getattr(transport, "disable_compression", False)
         self._mounts: Mounts | None = None
         if mounts is not None and mounts != {}:
             from pooledhttp.mounts import Mounts
@@ -170,7 +173,7 @@ class Client:
 
     @headers.setter
     def headers(self, headers: HeaderTypes) -> None:
-        self._headers = _defaults(headers)
+        self._headers, self._dropped = _defaults(headers)
         self._forget()
 
     @property
@@ -303,6 +306,7 @@ class Client:
         cookies: as for `Cookies`; for this request alone, over those of the jar.
         content: bytes, str (UTF-8), a binary file, or an iterable of bytes.
         data: a mapping or pairs, as a form; else like content.
+        files: a mapping or pairs, as a form with files (and the fields of `data`): a file, bytes, or (filename, file[, content_type[, headers]]).
         json: what `json.dumps` takes, sent as compact UTF-8.
         auth: (user, password), an `Auth`, or a callable (request) -> request; None for none.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
@@ -428,10 +432,11 @@ class Client:
         return response.raise_for_status() if self._raise else response
 
     def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:
-        """The short cut led to a redirect, or to cookies: the rest is the whole way."""
+        """The short cut led to a redirect, to cookies, or to a coded body: the rest is the whole way."""
         request = Request.from_wire(wire)
         request.trust = self._trust
         response = Response.from_reply(reply, request)
+        response._limit = self._limit
         response.default_encoding = self._default_encoding
         if reply.notes & SETS_COOKIES:
             self._take_cookies(response, request)
@@ -456,6 +461,8 @@ class Client:
         request = Request(method, self._absolute(url, params), headers=headers, cookies=take("cookies", None),
                           content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
         request.headers = merge(self._headers, request.headers, dropped)
+        if not self._route_of(request.url).as_is:
+            advertise(request.headers, dropped | self._dropped)
         request.complete = True
         request.trust = self._trust
         return request, rest
@@ -481,6 +488,8 @@ class Client:
             return request
         request = request.copy()
         request.headers = merge(self._headers, request.headers)
+        if not self._route_of(request.url).as_is:
+            advertise(request.headers, self._dropped)
         request.complete = True
         return request
 

@@ -9,7 +9,7 @@ from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import Auth
 from pooledhttp.content import rewound
 from pooledhttp.context import Context
-from pooledhttp.errors import Cancelled, Error, TooManyRedirects
+from pooledhttp.errors import Cancelled, Error, TooManyRedirects, TransportError
 from pooledhttp.request import Request
 from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout
@@ -47,9 +47,12 @@ def _as_request(made: Any) -> Request:
 
 
 class Route:
-    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests."""
+    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests.
 
-    __slots__ = ("exchange", "transport", "trust")
+    `as_is`: it wants no body coded, and decodes none.
+    """
+
+    __slots__ = ("as_is", "exchange", "transport", "trust")
 
     def __init__(self, transport: Any, trust_env: bool) -> None:
         self.transport = transport
@@ -59,6 +62,7 @@ class Route:
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self.exchange: Any = transport.exchange if own else None
+        self.as_is: bool = getattr(transport, "disable_compression", False)
 
 
 class Flow:
@@ -104,8 +108,7 @@ class Flow:
         try:
             if self.history:
                 response.history = list(self.history)
-            if self.max_body >= 0:
-                response.check_size(self.max_body)
+            response.check_size(self.max_body)
             if not (self.stream or response.closed):
                 response.read()
             return response.raise_for_status() if self.client._raise else response
@@ -232,7 +235,11 @@ class Flow:
         return until
 
     def _wait(self, until: int, request: Request) -> None:
-        if not pause(until, self.cancel):
+        try:
+            done = pause(until, self.cancel)
+        except OSError as e:                       # no descriptor to be had
+            raise TransportError(e.strerror or str(e), request=request, phase="pool", errno=e.errno) from e
+        if not done:
             assert self.cancel is not None
             reason = self.cancel.reason
             raise Cancelled(f"cancelled between two tries{f': {reason}' if reason is not None else ''}", reason=reason, request=request)
@@ -293,8 +300,7 @@ class Flow:
         reply = exchange(key, host, port, method, target, authority, fields, body, self.timeout.limits, self.deadline, self.source, flags,
                          -1 if unread else self.max_body, self.cancel)
         response = Response.from_reply(reply, request)
-        if reply.content is None:
-            response.check_size(self.max_body)
+        response._limit = self.max_body            # whoever reads it, also where another follows on it
         if reply.notes & SETS_COOKIES:
             self.client._take_cookies(response, request)
         return response

@@ -10,6 +10,7 @@ from pooledhttp.auth import AuthTypes
 from pooledhttp.context import Context
 from pooledhttp.cookies import CookieTypes
 from pooledhttp.headers import HeaderTypes
+from pooledhttp.multipart import RequestFiles
 from pooledhttp.retry import RetryTypes
 from pooledhttp.timeout import TimeoutTypes
 from pooledhttp.url import Params
@@ -23,7 +24,7 @@ class BuildOptions(TypedDict, total=False):
     cookies: CookieTypes
     content: Any
     data: Any
-    files: None
+    files: RequestFiles | None
     json: Any
 
 

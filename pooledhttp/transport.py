@@ -36,10 +36,12 @@ FLAG_REPLAY = 2
 FLAG_SAID_CLOSE = 8
 FLAG_MAY_GO_ON = 16
 FLAG_MAY_REPEAT = 32
+FLAG_EXPECT = 128
 Canceller: TypeAlias = _cancel.Canceller
 
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
 _ORPHAN_NS = 30_000_000_000
+_EXPECT_MAX = 1e9           # seconds: for ever
 
 _make_response: Callable[[Reply, Any], Any] | None = None
 _all: weakref.WeakSet[Transport] = weakref.WeakSet()
@@ -91,8 +93,10 @@ class Transport(Tripper):
     `ssl.SSLContext`, or "system" (truststore); `cert` a PEM path or (cert, key[, password]); `fingerprint` "sha256:..." of the one
     leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns
     (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
-    `local_address` is an IP, or (IP, port), to connect from; `socket_options` are (level, option, value) each; with
-    `happy_eyeballs_delay=None` addresses are tried one after another.
+    `uds` is the path of a Unix socket that every connection is made to, whatever the host. `local_address` is an IP, or (IP, port), to
+    connect from; `socket_options` are (level, option, value) each; with `happy_eyeballs_delay=None` addresses are tried one after another.
+    `expect_continue_timeout` is how long (seconds) the body of a request with `Expect: 100-continue` waits to be asked for; 0: not at all.
+    With `disable_compression` no content coding is asked for, and none undone, as in Go.
     """
 
     __signature__ = _Signature()            # help() would show __new__'s
@@ -118,10 +122,12 @@ class Transport(Tripper):
                  retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
                  trace: object = None) -> None:
         for name, value in (("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime), ("dns_cache_ttl", dns_cache_ttl),
-                            ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive)):
+                            ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive),
+                            ("expect_continue_timeout", expect_continue_timeout)):
             _at_least(name, value, 0)
-        if dns_cache_ttl is None:
-            raise ValueError("dns_cache_ttl must be a number of at least 0, not None")
+        for name, value in (("dns_cache_ttl", dns_cache_ttl), ("expect_continue_timeout", expect_continue_timeout)):
+            if value is None:
+                raise ValueError(f"{name} must be a number of at least 0, not None")
         for what, given in (("resolver", resolver), ("connect_filter", connect_filter)):
             if given is not None and not callable(given):
                 raise TypeError(f"{what} must be callable, not {given!r}")
@@ -145,10 +151,8 @@ class Transport(Tripper):
             raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
         _not_yet("proxy_headers", proxy_headers, None)
         _not_yet("trace", trace, None)
-        _not_yet("disable_compression", disable_compression, False)
         for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
-                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4),
-                                     ("expect_continue_timeout", expect_continue_timeout, 1.0)):
+                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4)):
             _not_yet(name, value, default)
         if http2 not in (True, False):
             _not_yet("http2", http2, True)
@@ -156,7 +160,9 @@ class Transport(Tripper):
             _not_yet("proxy", proxy, "env")
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
-        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives)
+        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives,
+                         as_is=disable_compression, expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9))
+        self.disable_compression = disable_compression
         self._resolver: Resolver | None = None
         self._resolving = resolver, dns_cache_ttl
         self._tls: TlsSettings | None = None
@@ -185,11 +191,17 @@ class Transport(Tripper):
             secure = key.startswith("https:")
             if secure and self._tls is None:
                 self._tls = _tls_settings(*self._trusting)
+        dialing = self._dialing
+        if key.startswith("http+unix:"):
+            # A filter of addresses would be none where a URL could lead around it, to whatever listens on this machine.
+            if dialing["connect_filter"] is not None:
+                raise errors.ConnectRefusedByFilter(f"a transport with a connect_filter connects to no Unix socket that a URL names: {host}", phase="connect")
+            dialing, host = {**dialing, "uds": host}, "localhost"
         tls = None
         if secure and self._tls is not None:
             space = key.find(" ")
             tls = self._tls.in_environment(key[space:]) if space >= 0 else self._tls
-        return DialSpec(host=host, port=port, tls=tls, resolver=self._resolver, **self._dialing)
+        return DialSpec(host=host, port=port, tls=tls, resolver=self._resolver, **dialing)
 
     def ca_environment(self) -> str:
         """What the environment's CA variables say now, as the end of the pool keys of a client's requests; "" where they do not count."""

@@ -570,8 +570,11 @@ class Dial:
 
 
 def _foreign(exc: Exception) -> bool:
-    """Raised by a signal's handler in the midst of our steps (TimeoutError, often): an error of the system's has a number, one of TLS a type."""
-    return isinstance(exc, OSError) and exc.errno is None and type(exc).__module__ != "ssl"
+    """Raised by a signal's handler in the midst of our steps (TimeoutError, often): an error of the system's has a number, one of TLS a type.
+
+    Python's own about the path of a Unix socket has neither.
+    """
+    return isinstance(exc, OSError) and exc.errno is None and type(exc).__module__ != "ssl" and str(exc) != "AF_UNIX path too long"
 
 
 def _real_ip(ip: str) -> str:

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 
 from pooledhttp._conn.connection cimport (
     FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Connection, FilePiece,
-    provisional,
+    provisional, see_coding,
 )
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
@@ -568,9 +568,12 @@ cdef class Reply(Exchange):
             return 1
         self.has_pieces = False
         if self.chunked_upload:
-            self.spans[0].p = b"0\r\n\r\n"
-            self.spans[0].n = 5
+            tail = getattr(self.source_body, "trailer_section", None)
+            piece = b"0\r\n\r\n" if tail is None else b"0\r\n%b\r\n" % tail()
+            self.spans[0].p = PyBytes_AS_STRING(piece)
+            self.spans[0].n = PyBytes_GET_SIZE(piece)
             self.n_spans = 1
+            self.piece = piece
         return 1
 
     # --- bodies --------------------------------------------------------------------------------------------------------
@@ -613,6 +616,8 @@ cdef class Reply(Exchange):
                 head = fb.head()
                 if head is not None:
                     break
+                if self.expecting and any([status == 100 for status, _ in fb.interim]):
+                    (<Connection>self.slot.owner).go_on(self)
         except errors.Error as e:
             e.conn = self.conn
             raise
@@ -629,7 +634,8 @@ cdef class Reply(Exchange):
         self.facts.conn_keep_alive = head.conn_keep_alive
         self.facts.keep_alive_timeout = head.keep_alive_timeout
         self.facts.notes = head.notes
-        if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive)):
+        see_coding(self)
+        if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive) or self.expecting):
             self.sending = False
             self.send_broke = True
             self.has_pieces = False

@@ -98,6 +98,26 @@ def test_a_body_that_is_gone(peer: MakePeer, client: Client, qop: str) -> None:
     assert p.accepted == 1
 
 
+def test_a_401_that_comes_before_the_body_was_read(peer: MakePeer, client: Client) -> None:
+    server = Digest()
+    whole = bytes(range(256)) * 20_000                   # more than the sockets hold
+
+    def script(conn: Conn, i: int) -> None:
+        head = conn.recv_head()
+        if header(head, "Authorization") is None:
+            status, fields = server.answer("PUT", "/", None)
+            conn.send(respond(b"", status, fields))
+            conn.recv_until_closed()
+        else:
+            body = conn.recv_body(head)
+            status, fields = server.answer("PUT", "/", header(head, "Authorization"), body)
+            conn.send(respond(b"all" if body == whole else b"not all", status, fields))
+
+    p = peer(script)
+    r = client.put(p.url("/"), content=io.BytesIO(whole), auth=DigestAuth(*AUTH))
+    assert (r.status_code, r.text, [h.status_code for h in r.history], p.accepted) == (200, "all", [401], 2)
+
+
 def test_a_wrong_password(peer: MakePeer, client: Client) -> None:
     server = Digest()
     p = peer(guarded(server))

@@ -77,7 +77,8 @@ def test_bodies(client: Client, server: Server, given: dict[str, Any], body: str
 
 def test_what_a_plain_request_says(client: Client, server: Server) -> None:
     headers = client.get(server.url + "/echo?x=1").json()["headers"]
-    assert headers == [["Host", server.url[7:]], ["User-Agent", f"pooledhttp/{pooledhttp.__version__}"], ["Accept", "*/*"]]
+    assert headers == [["Host", server.url[7:]], ["User-Agent", f"pooledhttp/{pooledhttp.__version__}"], ["Accept", "*/*"],
+                       ["Accept-Encoding", "gzip, deflate, br, zstd"]]
 
 
 def test_redirects_are_returned_where_that_is_wanted(client: Client, server: Server) -> None:
@@ -181,12 +182,6 @@ def test_an_unknown_option_says_where_it_is() -> None:
         mock().send("http://h/")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("option", [{"files": {"f": b""}}])
-def test_what_no_request_can_yet_says_so(option: dict[str, Any]) -> None:
-    with pytest.raises(NotImplementedError, match=next(iter(option))):
-        mock().get("http://h/", **option)
-
-
 def test_what_asks_for_nothing_is_taken() -> None:
     c = mock(cookies=None, follow_redirects=False, max_redirects=10, retries=0, mounts=None, trust_env=False)
     assert c.get("http://h/", cookies=None, files=None, context=None, follow_redirects=False, retries=0).status_code == 200
@@ -231,7 +226,7 @@ def test_params(mine: Any, given: Any, query: str) -> None:
 def test_headers() -> None:
     c = mock(headers={"X-A": "1", "accept": "text/html", "User-Agent": None})
     assert c.headers.multi_items() == [("X-A", "1"), ("accept", "text/html")]
-    sent = c.get("http://h/", headers={"x-a": "2", "ACCEPT": None}).request
+    sent = c.get("http://h/", headers={"x-a": "2", "ACCEPT": None, "Accept-Encoding": None}).request
     assert sent is not None
     assert sent.headers.multi_items() == [("x-a", "2")]
     c.headers = {"X-B": "1"}  # type: ignore[assignment]

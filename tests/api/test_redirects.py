@@ -133,6 +133,7 @@ LOCATIONS = [
     ("http://a/d/x", "//b/y", "http://b/y"), ("http://a/d/x", "https://b:8443/y?z#w", "https://b:8443/y?z#w"), ("http://a/d/x", "../y", "http://a/y"),
     ("http://a/d/x", "HTTP://B/Y", "http://b/Y"), ("http://a/x", " /y ", "http://a/y"), ("http://a/x", "/a b", "http://a/a%20b"),
     ("http://a/x", "http://u:p@a/y", "http://a/y"), ("http://a/x", "/y#", "http://a/y"), ("http://a:8000/x", "/y", "http://a:8000/y"),
+    ("http://a/x", "/\u20ac", "http://a/%E2%82%AC"),
     ("http://a/x", "y:z", None), ("http://a/x", "a:8000/y", None), ("http://a/x", "./y:z", "http://a/y:z"), ("http://[::1]:80/x", "/y", "http://[::1]/y"),
 ]
 
