@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+
 from typing_extensions import assert_type
 
 import pooledhttp

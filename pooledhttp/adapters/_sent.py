@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from pooledhttp.content import BodySource, IterBody
+from pooledhttp.content import IterBody, rewound
 from pooledhttp.headers import Headers
 from pooledhttp.request import Request
 from pooledhttp.response import CHUNK, Response
@@ -68,7 +68,7 @@ class TextBody(IterBody):
 
 def rewindable(sent: Request) -> bool:
     """Whether the request can be sent again."""
-    return not isinstance(sent.body, BodySource) or sent.body.rewind()
+    return rewound(sent.body)
 
 
 class RawBody:

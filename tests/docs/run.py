@@ -1,8 +1,9 @@
 """Runs what a page shows: `python -m tests.docs.run docs/tls.md`; or an example, where the name ends with .py.
 
-Every ```python block is run, one after the other, in one namespace; so are the cells of a table whose columns are headed by two libraries (requests or httpx
-beside pooledhttp): every piece of inline code in them. What cannot run is a ```text block. The page finds `pooledhttp` imported; a `client`, a
-`url`, a list of `urls` and a `token`; every host name served (see `site`), and its authority trusted; and in the working directory the files that `site` names.
+Every ```python block is run, one after the other, in one namespace; so are the cells of a table whose columns are headed by two libraries
+(requests or httpx beside pooledhttp): every piece of inline code in them. What cannot run is a ```text block. The page finds `pooledhttp`
+imported; a `client` (whose base_url is https://api.example), a `url`, a list of `urls` and a `token`; every host name served (see `site`), and
+its authority trusted; and in the working directory the files that `site` names.
 
 A snippet that needs what this build does not have yet is named, and left out.
 """
@@ -67,8 +68,8 @@ def missing(e: BaseException) -> bool:
 def run(page: Path) -> int:
     """Prints what went wrong; how many did."""
     urls = [f"https://api.example/items/{n}" for n in range(3)]
-    namespace: dict[str, Any] = {"__name__": "__main__", "pooledhttp": pooledhttp, "client": pooledhttp.Client(), "url": urls[0], "urls": urls,
-                                 "token": "t0ken"}
+    client = pooledhttp.Client(base_url="https://api.example")
+    namespace: dict[str, Any] = {"__name__": "__main__", "pooledhttp": pooledhttp, "client": client, "url": urls[0], "urls": urls, "token": "t0ken"}
     wrong = ran = 0
     text = page.read_text()
     for line, source in snippets(text) if page.suffix == ".md" else [(1, text)]:

@@ -3,7 +3,7 @@
 `Site()` serves on two ports of this machine and takes over name resolution for this process. What the paths' first parts answer:
 
     /status/404          that status                    /redirect      302 to /items
-    /stream              five lines, chunked            /events        three server-sent events
+    /stream              five lines, chunked            /events        three server-sent events, the last "[DONE]" (/ticker, /v1/answers too)
     /bytes/1000          so many bytes                  /gzip          JSON, coded
     /slow                JSON, after half a second      /flaky/NAME    503 the first time
     /private             401 until Basic credentials come (/digest: Digest)
@@ -12,7 +12,6 @@
 """
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import socket
@@ -70,13 +69,16 @@ class Handler(BaseHTTPRequestHandler):
             self.say(text, int(rest))
         elif first == "redirect":
             self.say(b"", 302, Location="/items")
-        elif first in ("stream", "events"):
+        elif first in ("stream", "events", "ticker") or url.path == "/v1/answers":
+            events = first != "stream"
             self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream" if first == "events" else "application/x-ndjson")
+            self.send_header("Content-Type", "text/event-stream" if events else "application/x-ndjson")
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for i in range(3 if first == "events" else 5):
-                piece = f"id: {i}\ndata: number {i}\n\n".encode() if first == "events" else b'{"n": %d}\n' % i
+            for i in range(3 if events else 5):
+                piece = b'{"n": %d}\n' % i
+                if events:
+                    piece = b"id: %d\nretry: 10\ndata: %s\n\n" % (i, piece.strip() if i < 2 else b"[DONE]")
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             self.wfile.write(b"0\r\n\r\n")
         elif first == "bytes":
@@ -100,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer  # noqa: N815
 
-    def do_CONNECT(self) -> None:  # noqa: N802
+    def do_CONNECT(self) -> None:
         """As a proxy: whatever is asked for is the server that speaks TLS."""
         with socket.create_connection(("127.0.0.1", self.server.tunnel_to)) as there:
             self.send_response_only(200)
@@ -153,7 +155,8 @@ class UnixServer(Server):
 
 
 class Site:
-    """The servers, and files in `folder` for snippets to name: internal-ca.pem, client.pem, client.key, dump.bin, report.csv, cookies.txt, app.sock."""
+    """The servers, and files in `folder` for snippets to name: internal-ca.pem, client.pem, client.key, dump.bin, report.csv, photo.jpg, cookies.txt,
+    app.sock."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = trustme.CA()
@@ -163,6 +166,7 @@ class Site:
         (folder / "client.pem").write_bytes(b"".join(blob.bytes() for blob in mine.cert_chain_pems))
         mine.private_key_pem.write_to_path(folder / "client.key")
         (folder / "dump.bin").write_bytes(bytes(100_000))
+        (folder / "photo.jpg").write_bytes(bytes(1000))
         (folder / "report.csv").write_text("a,b\n1,2\n")
         (folder / "cookies.txt").write_text("# Netscape HTTP Cookie File\n")
         self.contexts: dict[str, ssl.SSLContext] = {}
@@ -173,7 +177,7 @@ class Site:
         plain.tunnel_to = secure.server_port
         for server in (plain, secure, local):
             threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.ports = {port: secure.server_port for port in TLS_PORTS}
+        self.ports = dict.fromkeys(TLS_PORTS, secure.server_port)
         self.other = plain.server_port
         self.real = socket.getaddrinfo
         socket.getaddrinfo = self.resolve

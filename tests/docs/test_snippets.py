@@ -35,7 +35,7 @@ def test_what_is_found() -> None:
 
 def test_a_wrong_snippet_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("```python\nr = pooledhttp.get('https://any.example/x')\nassert r.status_code == 201\n```\n\n```python\nassert r.json()['path'] == '/x'\n```\n")
+    page.write_text("```python\nr = client.get('/x')\nassert r.status_code == 201\n```\n\n```python\nassert r.json()['path'] == '/x'\n```\n")
     done = subprocess.run([sys.executable, "-m", "tests.docs.run", page], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert done.returncode == 1
     assert f"{page}:2:" in done.stdout
