@@ -397,6 +397,8 @@ class Client:
         request, _ = self._build("GET", url, {})
         if auth is not None:
             request = auth(request)
+        if self._trust is not None and self._trust.varies(request.url, request.headers.multi_items()):
+            return None
         key, host, port, method, target, authority, fields, body, flags, whole = request.wire()
         if self._follow:
             flags |= FLAG_MAY_GO_ON
