@@ -17,7 +17,6 @@ except ImportError as e:
     raise ImportError("pooledhttp.adapters.httpx needs httpx: pip install httpx") from e
 
 from pooledhttp import errors
-from pooledhttp._net.caenv import environment
 from pooledhttp.adapters import _sent
 from pooledhttp.adapters._transports import Transports
 from pooledhttp.conninfo import ConnInfo
@@ -25,7 +24,6 @@ from pooledhttp.response import CHUNK, Response
 from pooledhttp.timeout import Timeout
 
 _BEFORE = ("pool", "dns", "connect", "proxy", "tls")       # phases in which nothing of the request is sent
-_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")           # those that httpx heeds
 _BACKOFF = 0.5                                              # seconds before the second new connect; twice as long before each further one
 _ERRORS: tuple[tuple[type[errors.Error], type[httpx.TransportError]], ...] = (
     (errors.PoolTimeout, httpx.PoolTimeout),
@@ -62,6 +60,8 @@ class PooledTransport(httpx.BaseTransport):
                  retries: int = 0, socket_options: Iterable[Any] | None = None, *, transport: Any = None, **options: Any) -> None:
         if not http1 and not http2:
             raise ValueError("http1 and http2 are both off")
+        if trust_env and transport is None and verify is True:
+            verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or True
         given = {"verify": verify, "cert": cert, "uds": uds, "local_address": local_address, "socket_options": socket_options}
         asked = {name: value for name, value in given.items() if value is not (True if name == "verify" else None)}
         if limits is not None:
@@ -71,7 +71,6 @@ class PooledTransport(httpx.BaseTransport):
         if transport is None:
             asked["http2"] = http2 if http1 else "prior-knowledge"
         self._transports = Transports(transport, {**asked, **options})
-        self._trust = environment({name: os.environ.get(name, "") for name in _CA_VARIABLES}) if trust_env and transport is None and verify is True else ""
         self._retries = retries
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -81,7 +80,6 @@ class PooledTransport(httpx.BaseTransport):
             root = _sent.origin(request.url.scheme, request.url.raw_host.decode("ascii"), request.url.port)
             target: bytes = extensions.get("target", request.url.raw_path)
             sent = _sent.request(request.method, _sent.beneath(root, target.decode("ascii")), request.headers.raw, _body(request))
-            sent.trust = self._trust
             response = self._exchange(sent, _timeout(extensions.get("timeout") or {}), extensions.get("sni_hostname"))
         except errors.Error as e:
             raise _translated(e) from e

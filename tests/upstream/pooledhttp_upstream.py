@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
+
+from pooledhttp.adapters.requests import PooledAdapter
 
 _now = ""                       # the test that runs
 _reached: set[str] = set()
@@ -23,16 +26,15 @@ def _note() -> None:
         _reached.add(_now)
 
 
+class Adapter(PooledAdapter):
+    """Where sessions that travel find it."""
+
+    def send(self, *args: Any, **kwargs: Any) -> Any:
+        _note()
+        return super().send(*args, **kwargs)
+
+
 def _into_requests() -> None:
-    import requests
-
-    from pooledhttp.adapters.requests import PooledAdapter
-
-    class Adapter(PooledAdapter):
-        def send(self, *args: Any, **kwargs: Any) -> Any:
-            _note()
-            return super().send(*args, **kwargs)
-
     requests.sessions.HTTPAdapter = Adapter  # type: ignore[misc]
 
 
