@@ -154,7 +154,6 @@ class Client:
         self._route = Route(transport, self._trust_env)
         self._trust = self._route.trust
         self._exchange = self._route.exchange
-        self._as_is: bool = getattr(transport, "disable_compression", False)
         self._mounts: Mounts | None = None
         if mounts is not None and mounts != {}:
             from pooledhttp.mounts import Mounts

@@ -319,7 +319,7 @@ class Surroundings:
         Puts into `fields` what a proxy that reads them is to see, and takes out what it alone may: it goes into CONNECT.
         """
         url: URL = request.url
-        chosen = self.choose(url)
+        chosen = None if url.socket_path is not None else self.choose(url)            # no proxy leads to a socket of this machine
         secure = url.scheme == "https"
         if chosen is None:
             return (url.key + self.ca if secure else url.key), url.target
