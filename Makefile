@@ -9,7 +9,7 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build stress soak asan asan-quick valgrind valgrind-quick test-pythons bench bench-docs bench-quick bench-variants counted counted-update profile debug lint types stubs gates annotate dist clean help
+.PHONY: run test build stress soak asan asan-quick valgrind valgrind-quick test-pythons upstream-suites bench bench-docs bench-quick bench-variants counted counted-update profile debug lint types stubs gates annotate dist clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench-quick   this client against others on one nginx (two minutes on a quiet machine)'
 	@echo 'make bench     every scenario, beside all other clients, with pictures (less than 25 minutes)'
 	@echo 'make stress    64 threads, 1.28 million requests, servers that break (ten minutes); make soak: for an hour'
+	@echo 'make upstream-suites   the own tests of requests and httpx, over our adapters (three minutes)'
 	@echo 'make counted   instructions, system calls and bytes against their budget (a quarter of a minute)'
 	@echo 'make asan      tests with AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer; make valgrind: the parser under memcheck'
 	@echo 'make test-pythons  the wheel built and tested on each CPython of 3.10 to 3.13 that is here'
@@ -67,6 +68,10 @@ valgrind-quick: $(VENV)/built $(VENV)/test
 test-pythons: $(VENV)/test
 	@PYTHON=$(BIN)/python .ci/test-pythons -q $(ARGS)
 
+# The own tests of requests and httpx, from PyPI, over our adapters; docs/adapters.md says what comes of it. ARGS=requests, or httpx: the one alone.
+upstream-suites: $(VENV)/built $(VENV)/upstream/ready
+	@$(VENV)/upstream/bin/python -m tests.upstream $(ARGS)
+
 bench-quick: $(VENV)/built $(VENV)/bench
 	@$(BIN)/python -m bench --quick $(ARGS)
 
@@ -92,6 +97,7 @@ lint: $(VENV)/dev
 
 types: $(VENV)/built $(VENV)/dev
 	$(BIN)/mypy
+	$(BIN)/python .ci/pyright.py
 
 stubs: $(VENV)/built $(VENV)/dev
 	$(BIN)/python .ci/stubs.py
@@ -143,6 +149,12 @@ $(VENV)/bench-full: $(VENV)/bench
 	$(PIP) install --no-build-isolation --editable '.[bench-full]'
 	$(PYTHON) -m venv --clear $(VENV)/niquests
 	$(VENV)/niquests/bin/python -m pip --disable-pip-version-check --quiet install 'niquests>=3.14'
+	@touch $@
+
+# Apart too: their plugins are not for our tests.
+$(VENV)/upstream/ready: tests/upstream/requirements.txt $(VENV)/base
+	$(PYTHON) -m venv --clear $(VENV)/upstream
+	$(VENV)/upstream/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
 	@touch $@
 
 $(VENV)/dev: $(VENV)/base
