@@ -9,11 +9,12 @@ from pooledhttp._typing import TYPE_CHECKING, Any, overload
 from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
 from pooledhttp.errors import Error, InvalidURL
+from pooledhttp.flow import Flow
 from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
 from pooledhttp.request import Request, not_yet
 from pooledhttp.response import Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
-from pooledhttp.transport import FLAG_STREAM, Canceller, Transport, default_transport
+from pooledhttp.transport import FLAG_MAY_GO_ON, Canceller, Transport, default_transport
 from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
 
 if TYPE_CHECKING:
@@ -89,12 +90,15 @@ class Client:
 
     def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
                  cookies: None = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
-                 follow_redirects: bool | None = None, max_redirects: int = 10, retries: int | None = None,
+                 follow_redirects: bool = True, max_redirects: int = 10, retries: int | None = None,
                  event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: None = None, trust_env: bool = True,
                  raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
                  **transport_options: Unpack[TransportOptions]) -> None:
-        _refuse_what_is_not_there(follow_redirects=follow_redirects, retries=retries, mounts=mounts, cookies=cookies,
-                                  max_redirects=max_redirects != 10)
+        _refuse_what_is_not_there(retries=retries, mounts=mounts, cookies=cookies)
+        if isinstance(max_redirects, bool) or not isinstance(max_redirects, int) or max_redirects < 0:
+            raise ValueError(f"max_redirects is a number of redirects, not {max_redirects!r}")
+        self._follow = bool(follow_redirects)
+        self._max_redirects = max_redirects
         if transport is not None:
             if transport_options:
                 raise TypeError(f"transport= and its options ({', '.join(transport_options)}) exclude each other")
@@ -335,7 +339,10 @@ class Client:
         request, _ = self._build("GET", url, {})
         if auth is not None:
             request = auth(request)
-        wire = tuple(request.wire())         # a plain tuple is the fastest to take apart
+        key, host, port, method, target, authority, fields, body, flags, whole = request.wire()
+        if self._follow:
+            flags |= FLAG_MAY_GO_ON
+        wire = key, host, port, method, target, authority, fields, body, flags, whole          # a plain tuple is the fastest to take apart
         if len(memo) >= _MEMO_SIZE:
             memo.clear()
         memo[url] = wire
@@ -346,20 +353,33 @@ class Client:
     def _again(self, wire: tuple[Any, ...], timing: tuple[Limits, int, str], cancel: Canceller | None = None) -> Response:
         key, host, port, method, target, authority, fields, _, flags, _ = wire
         limits, total, source = timing
+        deadline = -1 if total < 0 else monotonic_ns() + total
         try:
-            reply = self._exchange(key, host, port, method, target, authority, fields, None, limits,
-                                   -1 if total < 0 else monotonic_ns() + total, source, flags, self._limit, cancel)
+            reply = self._exchange(key, host, port, method, target, authority, fields, None, limits, deadline, source, flags, self._limit, cancel)
         except Error as e:
             if e.request is None:
                 e.request = Request.from_wire(wire)
             raise
+        status = reply.status
+        if status >= 300 and status < 400:
+            return self._went_on(reply, wire, limits, deadline, source, cancel)
         response = new_response(Response)
-        response.status_code = reply.status
+        response.status_code = status
         response.content = reply.content
         response.default_encoding = self._default_encoding
         response._reply = reply
         response._made = wire
         return response.raise_for_status() if self._raise else response
+
+    def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:
+        """The short cut led to a redirect: the rest is the whole way."""
+        request = Request.from_wire(wire)
+        request.trust = self._trust
+        response = Response.from_reply(reply, request)
+        response.default_encoding = self._default_encoding
+        flow = Flow(self, Timeout.from_limits(limits), source, deadline, auth=self._auth, follow=self._follow, stream=False, max_body=self._limit,
+                    cancel=cancel)
+        return flow.go_on(request, response)
 
     # --- the whole way ----------------------------------------------------------------------------------------------------
 
@@ -412,75 +432,21 @@ class Client:
         timeout = take("timeout", _GIVEN)
         limit = take("max_response_bytes", _GIVEN)
         stream = take("stream", False)
+        follow = take("follow_redirects", None)
         if options:
-            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("context", "follow_redirects", "retries") if name in options})
+            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("context", "retries") if name in options})
             check_options(options)
         if self._closed:
             raise RuntimeError("the client is closed")
-        if request.trust != self._trust:
-            request = request.copy()                             # another client built it
-            request.trust = self._trust
-        limits = Timeout.of(timeout) if timeout is not _GIVEN else self._timeout
-        max_body = _check_limit(limit) if limit is not _GIVEN else self._limit
-        apply = as_auth(auth) if auth is not _GIVEN else self._auth
-        if apply is not None:
-            request = apply(request.copy())
-            if not isinstance(request, Request):
-                raise TypeError(f"an auth returns the request to send, not {type(request).__name__}")
-        hooks = self._hooks
-        if hooks is not None:
-            for hook in hooks["request"]:
-                hook(request)
-        if self._exchange is not None:
-            response = self._over_wire(request, limits, "client" if timeout is _GIVEN else "request", stream, max_body, cancel)
+        if timeout is _GIVEN:
+            limits, source = self._timeout, "client"
         else:
-            response = self._over_transport(request, limits, stream, max_body)
-        if self._raise or hooks is not None:
-            try:
-                for hook in hooks["response"] if hooks is not None else ():
-                    hook(response)
-                if self._raise:
-                    response.raise_for_status()
-            except BaseException:
-                response.close()
-                raise
-        return response
-
-    def _over_wire(self, request: Request, timeout: Timeout, source: str, stream: bool, max_body: int,
-                   cancel: Canceller | None) -> Response:
-        key, host, port, method, target, authority, fields, body, flags, _ = request.wire()
-        limits = timeout.limits
-        total = limits.total
-        try:
-            reply = self._exchange(key, host, port, method, target, authority, fields, body, limits,
-                                   -1 if total < 0 else monotonic_ns() + total, source, flags | FLAG_STREAM if stream else flags,
-                                   -1 if stream else max_body, cancel)
-        except Error as e:
-            if e.request is None:
-                e.request = request
-            raise
-        response = Response.from_reply(reply, request)
-        response.default_encoding = self._default_encoding
-        if stream:
-            response.check_size(max_body)
-        return response
-
-    def _over_transport(self, request: Request, timeout: Timeout, stream: bool, max_body: int) -> Response:
-        try:
-            response = self.transport.round_trip(request, timeout=timeout, context=None)
-            if not isinstance(response, Response):
-                raise TypeError(f"a transport's round_trip returns a Response, not {type(response).__name__}")
-        except Error as e:
-            if e.request is None:
-                e.request = request
-            raise
-        if response.request is None:
-            response.request = request
-        response.default_encoding = self._default_encoding
-        response.check_size(max_body)
-        if not stream:
-            response.read()
-        return response
+            limits, source = Timeout.of(timeout), "request"
+        total = limits.limits.total
+        flow = Flow(self, limits, source, monotonic_ns() + total if total >= 0 else -1, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
+                    follow=self._follow if follow is None else bool(follow), stream=stream,
+                    max_body=_check_limit(limit) if limit is not _GIVEN else self._limit, cancel=cancel)
+        return flow.run(request)
 
     # --- the end ----------------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,16 @@ class BodySource:
             raise LocalProtocolError(f"the request's body ended {left} bytes short of its Content-Length of {self.length}", phase="send")
 
 
+def rewound(body: bytes | BodySource | None) -> bool:
+    """Whether `body` can be sent (again) now, made ready for it; what cannot be sought any more, as a file that was closed, cannot."""
+    if not isinstance(body, BodySource):
+        return True
+    try:
+        return body.rewind()
+    except (OSError, ValueError):
+        return False
+
+
 class BufferBody(BodySource):
     """A writable or large buffer, sent from where it is."""
 

@@ -173,7 +173,14 @@ class ResponseTooLarge(RequestError):
 
 
 class TooManyRedirects(RequestError):
-    """More redirects than `max_redirects`."""
+    """More redirects than `max_redirects`; `.request` is the one that was not sent, `.response` the redirect that asked for it."""
+
+    response: Any = None
+
+    def __init__(self, message: str = "", *, response: Any = None, **kw: Any) -> None:
+        super().__init__(message, **kw)
+        if response is not None:
+            self.response = response
 
 
 class HTTPStatusError(Error):

@@ -28,7 +28,7 @@ class _SendOptions(TypedDict, total=False):
     auth: AuthTypes
     timeout: TimeoutTypes
     context: None
-    follow_redirects: bool
+    follow_redirects: bool | None
     max_response_bytes: int | None
     retries: int | None
 

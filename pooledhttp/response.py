@@ -29,8 +29,8 @@ class Response:
     """A response. What the head holds is read from it when it is first asked for.
 
     `status_code`; `reason`; `http_version` ("HTTP/1.1"); `headers` (`Headers`); `trailers`, a `Headers` too, complete once the body was
-    read; `request`; `url`; `history` (empty: redirects are not followed yet); `elapsed`, a timedelta to the end of the head; `timings`,
-    seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
+    read; `request`; `url`; `history`, the responses before it, redirects or steps of an auth; `elapsed`, a timedelta to the end of the
+    head; `timings`, seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
     reads the rest, and keeps it.
 
     By hand: `Response(200, headers=..., content=...)`, where content is bytes, str (UTF-8), or an iterable of bytes (a stream).

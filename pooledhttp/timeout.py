@@ -96,6 +96,16 @@ class Timeout:
             _memo[value] = timeout
         return timeout
 
+    @classmethod
+    def from_limits(cls, limits: Limits) -> Timeout:
+        """The same in seconds."""
+        values = (limits.total, limits.pool, limits.connect, limits.tls, limits.header, limits.read, limits.write)
+        return _rebuild(*[None if ns < 0 else ns / 1e9 for ns in values])
+
+    def with_total(self, total: float) -> Timeout:
+        """The same limits with another `total`."""
+        return _rebuild(total, *self._values()[1:])
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("a Timeout cannot be changed: make another")
 

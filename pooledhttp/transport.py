@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
 FLAG_SAID_CLOSE = 8
+FLAG_MAY_GO_ON = 16
+FLAG_MAY_REPEAT = 32
 Canceller: TypeAlias = _cancel.Canceller
 
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once

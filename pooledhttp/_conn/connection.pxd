@@ -25,6 +25,8 @@ cdef enum:
     FLAG_REPLAY = 2      # may be sent again where a reused connection dies (RFC 9110 section 9.2.2, or Idempotency-Key)
     FLAG_CLOSE = 4       # Connection: close
     FLAG_SAID_CLOSE = 8  # the same, in the caller's own fields
+    FLAG_MAY_GO_ON = 16  # a 3xx may be followed by another request: its body is left unread, where it did not come with the head
+    FLAG_MAY_REPEAT = 32  # the same for every status of 300 and more
 
 
 cdef enum:
@@ -119,6 +121,11 @@ cdef class Exchange:
 
     cdef void reset(self) noexcept nogil            # a new attempt
     cdef void drop_buffer(self) noexcept nogil
+
+
+cdef inline bint provisional(Exchange ex) noexcept nogil:
+    # The head is there, and another request may follow on it: nobody waits for this body.
+    return ex.facts.status >= 300 and ((ex.flags & FLAG_MAY_GO_ON and ex.facts.status < 400) or ex.flags & FLAG_MAY_REPEAT)
 
 
 cdef class Connection(Poolable):

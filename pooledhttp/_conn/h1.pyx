@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
     BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_SAID_CLOSE, FLAG_STREAM,
-    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
+    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span, provisional,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main
@@ -361,7 +361,7 @@ cdef class H1Connection(Connection):
             ex.send_broke = True
             ex.has_pieces = False
             ex.t_sent = ex.t_head
-        if ex.framing == FR_LENGTH and ex.max_body >= 0 and ex.facts.content_length > ex.max_body:
+        if ex.framing == FR_LENGTH and ex.max_body >= 0 and ex.facts.content_length > ex.max_body and not provisional(ex):
             return ST_TOO_LARGE
         if ex.framing == FR_NONE or (ex.framing == FR_LENGTH and ex.left == 0):
             ex.framing = FR_NONE
@@ -377,6 +377,8 @@ cdef class H1Connection(Connection):
         cdef size_t end, consumed, produced
         cdef ssize_t r
         cdef int st
+        if ex.sending and provisional(ex):
+            return ST_OK                    # whether the rest of the request is sent is not said yet
         while True:
             end = ex.out_at if ex.sending else ex.cap
             if ex.framing == FR_NONE:
@@ -395,7 +397,7 @@ cdef class H1Connection(Connection):
                                   ex.hi - ex.body_off - ex.body_len, &produced)
                 ex.lo += consumed
                 ex.body_len += produced
-                if ex.max_body >= 0 and <int64_t>ex.body_len > ex.max_body:
+                if ex.max_body >= 0 and <int64_t>ex.body_len > ex.max_body and not provisional(ex):
                     return ST_TOO_LARGE
                 if st == ST_OK:
                     return self.end_of_body(ex)
@@ -408,9 +410,9 @@ cdef class H1Connection(Connection):
             else:
                 ex.body_len = ex.hi - ex.body_off
                 ex.lo = ex.hi
-                if ex.max_body >= 0 and <int64_t>ex.body_len > ex.max_body:
+                if ex.max_body >= 0 and <int64_t>ex.body_len > ex.max_body and not provisional(ex):
                     return ST_TOO_LARGE
-            if end - ex.hi < (1 if ex.framing == FR_LENGTH else SLACK):
+            if end - ex.hi < (1 if ex.framing == FR_LENGTH else SLACK) or provisional(ex):
                 return ST_OK
             r = self.fill(ex, ex.buf + ex.hi, end - ex.hi)
             if r == ST_EOF:

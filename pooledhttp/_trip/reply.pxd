@@ -39,6 +39,7 @@ cdef class Reply(Exchange):
     cdef object _enter(self)
     cdef object _leave(self)
     cdef object _close(self)
+    cdef object _drain(self, int64_t until)
     cdef bytes _fallback_read(self, Py_ssize_t n)
     cdef void give(self, int verdict, int64_t idle_limit, bint used) noexcept nogil
     cdef object settle(self)

@@ -8,7 +8,10 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-from pooledhttp._conn.connection cimport FLAG_REPLAY, FLAG_STREAM, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection, FilePiece
+from pooledhttp._conn.connection cimport (
+    FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection, FilePiece,
+    provisional,
+)
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
 from pooledhttp._core.status cimport (
@@ -267,6 +270,55 @@ cdef class Reply(Exchange):
         else:
             self.abort(RE_DRAIN_LIMIT)
 
+    def drain(self, int64_t until) -> None:
+        """Take the rest of the body so that its connection can serve again, until `until` (monotonic ns) at the latest; else close it.
+
+        At most 256 KiB are taken, and nothing where the connection could not serve again anyway. Raises Cancelled.
+        """
+        self._enter()
+        try:
+            if self.slot == NULL:
+                return
+            if self.framing == FR_CLOSE or self.facts.conn_close or self.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE):
+                self._close()
+            elif self.cancel is None:
+                self._drain(until)
+            else:
+                with Obeying(self):
+                    self._drain(until)
+        finally:
+            self.closed = True
+            self._leave()
+
+    cdef object _drain(self, int64_t until):
+        cdef char* scratch
+        cdef ssize_t r = 0
+        cdef size_t seen = 0
+        if self.deadline < 0 or until < self.deadline:
+            self.deadline = until
+        block = PyBytes_FromStringAndSize(NULL, 65536)
+        scratch = PyBytes_AS_STRING(block)
+        if self.sending and self.has_pieces and self.at_span == self.n_spans and self.file_left == 0:
+            # All may be sent, and nobody asked for another piece yet.
+            self.next_piece()
+            if not self.has_pieces:
+                with nogil:
+                    r = (<Connection>self.slot.owner).finish_sending(self)
+        while not (self.framing == FR_FALLBACK or self.failed is not None or self.sending or seen > DRAIN
+                   or (self.framing == FR_LENGTH and self.left > DRAIN)):
+            with nogil:
+                r = (<Connection>self.slot.owner).read_body(self, scratch, 65536)
+            if r == ST_EOF:
+                self.finish()
+                return
+            if r > 0:
+                seen += r
+            elif r == ST_INTR or r == ST_WOKEN:
+                self.resolve(<int>r)
+            else:
+                break
+        self.abort(RE_DRAIN_LIMIT)
+
     def leak(self) -> None:
         """Closed because its last reference went: counts in `stats().leaked`."""
         if self.slot != NULL:
@@ -514,7 +566,8 @@ cdef class Reply(Exchange):
             self.sending = False
             self.send_broke = True
             self.has_pieces = False
-        if self.max_body >= 0 and head.content_length > self.max_body and not self.no_body_method and head.status not in (204, 304):
+        if (self.max_body >= 0 and head.content_length > self.max_body and not self.no_body_method and head.status not in (204, 304)
+                and not provisional(self)):
             raise self.failure(ST_TOO_LARGE)
         return 1
 

@@ -6,7 +6,7 @@
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint64_t
 
-from pooledhttp._conn.connection cimport FLAG_CLOSE, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection
+from pooledhttp._conn.connection cimport FLAG_CLOSE, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection, provisional
 from pooledhttp._conn.h1 cimport H1Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
@@ -248,7 +248,7 @@ cdef class Tripper:
             with nogil:
                 st = self.resume(x)
         # The head is there, the body not yet.
-        if x.flags & FLAG_STREAM:
+        if x.flags & FLAG_STREAM or (x.stage != XS_DONE and provisional(x)):
             if x.stage == XS_DONE:
                 x.content = None
                 x.finish()

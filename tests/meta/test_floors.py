@@ -16,8 +16,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
     2: ("_net", "_pool"),
     3: ("_conn",),
     4: ("_trip", "transport"),
-    5: ("__init__", "__main__", "_version", "api", "auth", "cli", "client", "content", "context", "cookies", "decoders", "fanout", "headers", "interned",
-        "lines", "mock", "option_types", "progress", "redirects", "replies", "request", "response", "retry", "timeout", "url"),
+    5: ("__init__", "__main__", "_version", "api", "auth", "cli", "client", "content", "context", "cookies", "decoders", "fanout", "flow", "headers",
+        "interned", "lines", "mock", "mounts", "option_types", "progress", "redirects", "replies", "request", "response", "retry", "timeout", "url"),
     6: ("adapters",),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
