@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from pooledhttp._core.limits import Limits
+    from pooledhttp._trip.trip import Prepared
     from pooledhttp.interned import Lease
     from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
     from pooledhttp.progress import Progress
@@ -36,7 +37,7 @@ _ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
-_LIVE = frozenset(("transport", "_exchange", "_lease", "_memo", "_private", "_timing", "_trust"))      # what no pickle holds
+_LIVE = frozenset(("transport", "_exchange", "_exchange_prepared", "_lease", "_memo", "_private", "_timing", "_trust"))      # what no pickle holds
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -118,7 +119,7 @@ class Client:
         self._default_encoding = default_encoding
         self._hooks: dict[str, list[Callable[[Any], Any]]] | None = None
         # GETs by their URL as given, ready to send: what a plain get() needs. Emptied whenever a default changes.
-        self._memo: dict[str, tuple[Any, ...]] = {}
+        self._memo: dict[str, Prepared] = {}
         self._headers = _defaults(headers)
         self._headers.drop_on_change(self._memo)
         self._set_timeout(timeout)
@@ -140,6 +141,7 @@ class Client:
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self._exchange: Any = transport.exchange if own else None
+        self._exchange_prepared: Any = transport.exchange_prepared if own else None
 
     # --- defaults -------------------------------------------------------------------------------------------------------
 
@@ -202,7 +204,7 @@ class Client:
 
     def _forget(self) -> None:
         # A new dict: a thread that is just learning a URL puts it into the old one.
-        memo: dict[str, tuple[Any, ...]] = {}
+        memo: dict[str, Prepared] = {}
         self._headers.drop_on_change(memo)
         self._memo = memo
 
@@ -211,14 +213,14 @@ class Client:
     def get(self, url: str, **options: Unpack[Options]) -> Response:
         """The response to a GET of `url`, whatever its status. Options as for `request`."""
         if not options:
-            wire = self._memo.get(url) or self._learn(url)
-            if wire is not None:
-                return self._again(wire, self._timing)
+            made = self._memo.get(url) or self._learn(url)
+            if made is not None:
+                return self._again(made, self._timing)
         elif len(options) == 1 and "timeout" in options:
-            wire = self._memo.get(url) or self._learn(url)
-            if wire is not None:
+            made = self._memo.get(url) or self._learn(url)
+            if made is not None:
                 limits = Timeout.of(options["timeout"]).limits
-                return self._again(wire, (limits, limits.total, "request"))
+                return self._again(made, (limits, limits.total, "request"))
         return self._request("GET", url, options)
 
     def head(self, url: str, **options: Unpack[Options]) -> Response:
@@ -328,7 +330,7 @@ class Client:
 
     # --- the fast lane: a plain get() of a URL seen before ----------------------------------------------------------------
 
-    def _learn(self, url: str) -> tuple[Any, ...] | None:
+    def _learn(self, url: str) -> Prepared | None:
         """What a plain GET of `url` needs, kept for the next one; None where each request must be made by itself."""
         memo = self._memo                    # first: whoever changes what is read below replaces it afterwards
         auth = self._auth
@@ -339,36 +341,31 @@ class Client:
         request, _ = self._build("GET", url, {})
         if auth is not None:
             request = auth(request)
-        key, host, port, method, target, authority, fields, body, flags, whole = request.wire()
-        if self._follow:
-            flags |= FLAG_MAY_GO_ON
-        wire = key, host, port, method, target, authority, fields, body, flags, whole          # a plain tuple is the fastest to take apart
+        *wire, flags, whole = request.wire()
+        made: Prepared = self.transport.prepare((*wire, flags | FLAG_MAY_GO_ON if self._follow else flags, whole))
         if len(memo) >= _MEMO_SIZE:
             memo.clear()
-        memo[url] = wire
+        memo[url] = made
         if headers.version != version:
             memo.pop(url, None)              # changed while we built: this one is sent, and not kept
-        return wire
+        return made
 
-    def _again(self, wire: tuple[Any, ...], timing: tuple[Limits, int, str], cancel: Canceller | None = None) -> Response:
-        key, host, port, method, target, authority, fields, _, flags, _ = wire
-        limits, total, source = timing
-        deadline = -1 if total < 0 else monotonic_ns() + total
+    def _again(self, made: Prepared, timing: tuple[Limits, int, str], cancel: Canceller | None = None) -> Response:
         try:
-            reply = self._exchange(key, host, port, method, target, authority, fields, None, limits, deadline, source, flags, self._limit, cancel)
+            reply = self._exchange_prepared(made, timing, self._limit, cancel)
         except Error as e:
             if e.request is None:
-                e.request = Request.from_wire(wire)
+                e.request = Request.from_wire(made.wire)
             raise
         status = reply.status
         if status >= 300 and status < 400:
-            return self._went_on(reply, wire, limits, deadline, source, cancel)
+            return self._went_on(reply, made.wire, timing[0], reply.until, timing[2], cancel)
         response = new_response(Response)
         response.status_code = status
         response.content = reply.content
         response.default_encoding = self._default_encoding
         response._reply = reply
-        response._made = wire
+        response._made = made.wire
         return response.raise_for_status() if self._raise else response
 
     def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:

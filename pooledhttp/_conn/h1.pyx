@@ -86,6 +86,8 @@ cdef class H1Connection(Connection):
         cdef size_t n_method = PyBytes_GET_SIZE(ex.method), n_target = PyBytes_GET_SIZE(ex.target)
         cdef size_t n_auth = PyBytes_GET_SIZE(ex.authority), n_fields = PyBytes_GET_SIZE(ex.fields)
         ex.reset()
+        if ex.made_head is not None and not ex.flags & FLAG_CLOSE:
+            return self.begin_made(ex)
         total = n_method + 1 + n_target + 17 + n_auth + 2 + n_fields + 2
         if ex.chunked_upload:
             total += 28
@@ -131,6 +133,23 @@ cdef class H1Connection(Connection):
             ex.n_spans = 2
         elif body > 0:
             _put(at, PyBytes_AS_STRING(ex.body), body)
+        ex.sending = True
+        ex.t_begin = ex.last_write = ex.asked = ph_now()
+        return ST_OK
+
+    cdef int begin_made(self, Exchange ex) noexcept nogil:
+        # Sent from where it is: the buffer is the answer's alone.
+        if ex.own_buf:
+            ex.drop_buffer()
+        if ex.buf == NULL:
+            ex.buf = buffer_take()
+            if ex.buf == NULL:
+                return ST_NOMEM
+            ex.cap = BUFFER_SIZE
+        ex.out_at = ex.cap
+        ex.spans[0].p = PyBytes_AS_STRING(ex.made_head)
+        ex.spans[0].n = PyBytes_GET_SIZE(ex.made_head)
+        ex.n_spans = 1
         ex.sending = True
         ex.t_begin = ex.last_write = ex.asked = ph_now()
         return ST_OK

@@ -6,7 +6,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from pooledhttp._conn.connection cimport (
     FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection, FilePiece,
@@ -42,7 +42,7 @@ cdef enum:
 cdef tuple PHASES = errors.PHASES
 cdef str HTTP11 = "HTTP/1.1"
 cdef str HTTP10 = "HTTP/1.0"
-cdef dict REASONS = {b"OK": "OK", b"Not Found": "Not Found", b"No Content": "No Content", b"": ""}
+cdef dict REASONS = {b"Not Found": "Not Found", b"No Content": "No Content", b"": ""}
 
 
 @cython.no_gc_clear
@@ -87,6 +87,11 @@ cdef class Reply(Exchange):
         if self.fallback is None:
             return []
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.fallback.trailers]
+
+    @property
+    def until(self) -> int:
+        """When its time is over, in monotonic nanoseconds; -1: never."""
+        return self.deadline
 
     @property
     def conn(self) -> ConnInfo:
@@ -347,9 +352,13 @@ cdef class Reply(Exchange):
     cdef object take_head(self):
         cdef char* at = self.buf + self.head_at
         cdef bytes phrase
+        cdef size_t n = self.facts.reason_len
         self.status = self.facts.status
         self.head = PyBytes_FromStringAndSize(at + self.facts.fields_off, self.facts.fields_len)
-        phrase = PyBytes_FromStringAndSize(at + self.facts.reason_off, self.facts.reason_len)
+        if n == 2 and memcmp(at + self.facts.reason_off, b"OK", 2) == 0:
+            self._reason = "OK"                # nearly always
+            return
+        phrase = PyBytes_FromStringAndSize(at + self.facts.reason_off, n)
         self._reason = REASONS.get(phrase)
         if self._reason is None:
             self._reason = phrase.decode("latin-1")

@@ -1,6 +1,23 @@
+from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.poolable cimport Slot
+from pooledhttp._pool.core cimport Host
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Reply
+
+
+cdef class Prepared:
+    cdef readonly tuple wire
+    cdef str key
+    cdef str host_name
+    cdef int port
+    cdef bytes method
+    cdef bytes target
+    cdef bytes authority
+    cdef bytes fields
+    cdef bytes made_head
+    cdef int flags
+    cdef bint no_body_method
+    cdef Host host                 # as it was when this was made: perhaps folded since
 
 
 cdef class Tripper:
@@ -9,6 +26,7 @@ cdef class Tripper:
     cdef bint retry_stale
     cdef bint close_each           # disable_keep_alives
 
+    cdef object go(self, Reply x, Canceller cancel)
     cdef int run(self, Reply x) noexcept nogil
     cdef int attempt(self, Reply x, bint probe) noexcept nogil
     cdef int resume(self, Reply x) noexcept nogil

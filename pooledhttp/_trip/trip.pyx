@@ -34,6 +34,10 @@ cdef extern from "Python.h":
     Py_ssize_t PyBytes_GET_SIZE(object b)
 
 
+cdef class Prepared:
+    """A request without a body, made once by `Tripper.prepare` and sent many times. `wire` is what it was made from."""
+
+
 cdef class Tripper:
     """The compiled part of a transport: its pool, and the round trip.
 
@@ -56,11 +60,9 @@ cdef class Tripper:
         in bytes (-1: none). Raises what `errors` has.
         """
         cdef Reply x = Reply.__new__(Reply)
-        cdef int st
         if self.pool is None:
             raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
         x.t_start = x.holder.since = ph_now()
-        x.pool = self.pool
         x.host = self.pool.host(key)
         x.host_name = host
         x.port = port
@@ -69,18 +71,11 @@ cdef class Tripper:
         x.authority = authority
         x.fields = fields
         x.no_body_method = method == b"HEAD"
-        x.holder.label = PyBytes_AS_STRING(method)
-        x.holder.label_len = PyBytes_GET_SIZE(method)
-        x.holder.detail = PyBytes_AS_STRING(target)
-        x.holder.detail_len = PyBytes_GET_SIZE(target)
         x.limits = limits
         x.deadline = deadline
         x.source = source
-        x.flags = flags | FLAG_CLOSE if self.close_each else flags
+        x.flags = flags
         x.max_body = max_body
-        x.max_head = self.max_head
-        x.first = True
-        x.may_retry = self.retry_stale
         if body is not None:
             if type(body) is bytes:
                 x.body = <bytes>body
@@ -88,6 +83,53 @@ cdef class Tripper:
                 x.source_body = body
                 x.chunked_upload = body.length is None
                 x.in_pieces = True
+        return self.go(x, cancel)
+
+    def prepare(self, tuple wire) -> Prepared:
+        """For `exchange_prepared`, from (key, host, port, method, target, authority, fields, None, flags, ...) as `exchange` takes them."""
+        cdef Prepared p = Prepared.__new__(Prepared)
+        if self.pool is None:
+            raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
+        p.wire = wire
+        p.key, p.host_name, p.port, p.method, p.target, p.authority, p.fields = wire[:7]
+        p.flags = wire[8]
+        p.no_body_method = p.method == b"HEAD"
+        p.made_head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (p.method, p.target, p.authority, p.fields)
+        p.host = self.pool.host(p.key)
+        return p
+
+    def exchange_prepared(self, Prepared p not None, tuple timing not None, int64_t max_body, Canceller cancel) -> Reply:
+        """`exchange` of what this transport prepared. `timing` is (limits, their total, whose it is)."""
+        cdef Reply x = Reply.__new__(Reply)
+        cdef int64_t total
+        x.t_start = x.holder.since = ph_now()
+        x.limits, total, x.source = timing
+        x.deadline = x.t_start + total if total >= 0 else -1
+        x.host = p.host if not p.host.h.folded else self.pool.host(p.key)
+        x.host_name = p.host_name
+        x.port = p.port
+        x.method = p.method
+        x.target = p.target
+        x.authority = p.authority
+        x.fields = p.fields
+        x.made_head = p.made_head
+        x.no_body_method = p.no_body_method
+        x.flags = p.flags
+        x.max_body = max_body
+        return self.go(x, cancel)
+
+    cdef object go(self, Reply x, Canceller cancel):
+        cdef int st
+        x.pool = self.pool
+        x.holder.label = PyBytes_AS_STRING(x.method)
+        x.holder.label_len = PyBytes_GET_SIZE(x.method)
+        x.holder.detail = PyBytes_AS_STRING(x.target)
+        x.holder.detail_len = PyBytes_GET_SIZE(x.target)
+        if self.close_each:
+            x.flags |= FLAG_CLOSE
+        x.max_head = self.max_head
+        x.first = True
+        x.may_retry = self.retry_stale
         if cancel is None:
             with nogil:
                 st = self.run(x)
