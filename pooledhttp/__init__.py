@@ -7,6 +7,7 @@ from pooledhttp.api import default_client, delete, features, get, head, options,
 from pooledhttp.auth import BasicAuth, BearerAuth
 from pooledhttp.client import Client
 from pooledhttp.conninfo import ConnInfo
+from pooledhttp.context import Context
 from pooledhttp.errors import (
     Cancelled,
     CertificateError,
@@ -52,7 +53,7 @@ from pooledhttp.url import URL
 
 __all__ = [
     "URL", "BasicAuth", "BearerAuth", "Cancelled", "CertificateError", "Client", "ConnInfo", "ConnectError", "ConnectRefusedByFilter",
-    "ConnectTimeout", "DNSError", "DeadlineExceeded", "DecodingError", "Error", "HTTPStatusError", "Headers", "InvalidURL",
+    "ConnectTimeout", "Context", "DNSError", "DeadlineExceeded", "DecodingError", "Error", "HTTPStatusError", "Headers", "InvalidURL",
     "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
     "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
     "ResponseHeaderTimeout", "ResponseTooLarge",

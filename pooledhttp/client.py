@@ -8,6 +8,7 @@ from time import monotonic_ns
 from pooledhttp._typing import TYPE_CHECKING, Any, overload
 from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
+from pooledhttp.context import Use, in_force, within
 from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow
 from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
@@ -44,8 +45,6 @@ _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept":
 _ELSEWHERE = {"allow_redirects": "it is follow_redirects here", "verify": "it is the transport's: Client(verify=...)",
               "cert": "it is the transport's: Client(cert=...)", "proxies": "it is the transport's: Client(proxy=...)",
               "proxy": "it is the transport's: Client(proxy=...)"}
-
-new_response = Response.__new__
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -215,12 +214,12 @@ class Client:
         if not options:
             made = self._memo.get(url) or self._learn(url)
             if made is not None:
-                return self._again(made, self._timing)
+                return self._again(made, self._timing, in_force(None) if Use.ambient else None)
         elif len(options) == 1 and "timeout" in options:
             made = self._memo.get(url) or self._learn(url)
             if made is not None:
                 limits = Timeout.of(options["timeout"]).limits
-                return self._again(made, (limits, limits.total, "request"))
+                return self._again(made, (limits, limits.total, "request"), in_force(None) if Use.ambient else None)
         return self._request("GET", url, options)
 
     def head(self, url: str, **options: Unpack[Options]) -> Response:
@@ -257,6 +256,7 @@ class Client:
         json: what `json.dumps` takes, sent as compact UTF-8.
         auth: (user, password), an `Auth`, or a callable (request) -> request.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
+        context: a `Context` that it obeys, beside the one that is ambient.
         stream: the body is left unread; the response is the caller's to close.
         max_response_bytes: the greatest body; ResponseTooLarge over it.
 
@@ -310,7 +310,6 @@ class Client:
         from pooledhttp.fanout import fan_out
 
         check_options(options)
-        _refuse_what_is_not_there(context=options.get("context"))
         return fan_out(self, requests, workers=workers, executor=executor, ordered=ordered, return_exceptions=return_exceptions,
                        progress=progress, options=dict(options))
 
@@ -341,8 +340,9 @@ class Client:
         request, _ = self._build("GET", url, {})
         if auth is not None:
             request = auth(request)
-        *wire, flags, whole = request.wire()
-        made: Prepared = self.transport.prepare((*wire, flags | FLAG_MAY_GO_ON if self._follow else flags, whole))
+        *most, flags, whole = request.wire()
+        wire = *most, flags | FLAG_MAY_GO_ON if self._follow else flags, whole
+        made: Prepared = self.transport.prepare(wire, self._limit, self._default_encoding)
         if len(memo) >= _MEMO_SIZE:
             memo.clear()
         memo[url] = made
@@ -351,22 +351,19 @@ class Client:
         return made
 
     def _again(self, made: Prepared, timing: tuple[Limits, int, str], cancel: Canceller | None = None) -> Response:
+        limits, total, source = timing
+        deadline = -1 if total < 0 else monotonic_ns() + total
+        if cancel is not None:
+            deadline, source = within(cancel, deadline, source)
         try:
-            reply = self._exchange_prepared(made, timing, self._limit, cancel)
+            answer = self._exchange_prepared(made, limits, deadline, source, cancel)
         except Error as e:
             if e.request is None:
                 e.request = Request.from_wire(made.wire)
             raise
-        status = reply.status
-        if status >= 300 and status < 400:
-            return self._went_on(reply, made.wire, timing[0], reply.until, timing[2], cancel)
-        response = new_response(Response)
-        response.status_code = status
-        response.content = reply.content
-        response.default_encoding = self._default_encoding
-        response._reply = reply
-        response._made = made.wire
-        return response.raise_for_status() if self._raise else response
+        if type(answer) is not Response:
+            return self._went_on(answer, made.wire, limits, deadline, source, cancel)
+        return answer.raise_for_status() if self._raise else answer
 
     def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:
         """The short cut led to a redirect: the rest is the whole way."""
@@ -429,9 +426,12 @@ class Client:
         timeout = take("timeout", _GIVEN)
         limit = take("max_response_bytes", _GIVEN)
         stream = take("stream", False)
+        context = take("context", None)
+        if cancel is None and (context is not None or Use.ambient):
+            cancel = in_force(context)
         follow = take("follow_redirects", None)
         if options:
-            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("context", "retries") if name in options})
+            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("retries",) if name in options})
             check_options(options)
         if self._closed:
             raise RuntimeError("the client is closed")
@@ -440,7 +440,10 @@ class Client:
         else:
             limits, source = Timeout.of(timeout), "request"
         total = limits.limits.total
-        flow = Flow(self, limits, source, monotonic_ns() + total if total >= 0 else -1, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
+        deadline = monotonic_ns() + total if total >= 0 else -1
+        if cancel is not None:
+            deadline, source = within(cancel, deadline, source)
+        flow = Flow(self, limits, source, deadline, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
                     follow=self._follow if follow is None else bool(follow), stream=stream,
                     max_body=_check_limit(limit) if limit is not _GIVEN else self._limit, cancel=cancel)
         return flow.run(request)

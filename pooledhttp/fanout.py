@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pooledhttp._core.runtime import slice_ns
+from pooledhttp.context import Context, in_force
 from pooledhttp.errors import Cancelled, Error
 from pooledhttp.progress import check, reporter
 from pooledhttp.request import Request
@@ -76,7 +77,7 @@ class _Task:
 
 
 class Fetch:
-    """What a worker does with an item. It may be pickled; the canceller, which is of this process, stays behind."""
+    """What a worker does with an item. It may be pickled: a context then travels as what remains of it, a mere canceller stays behind."""
 
     __slots__ = ("cancel", "client", "options", "travelled")
 
@@ -88,10 +89,16 @@ class Fetch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.travelled = True
-        return Fetch, (self.client, self.options)
+        return Fetch, (self.client, self.options, self.cancel if isinstance(self.cancel, Context) else None)
 
     def __call__(self, item: Any) -> Response:
         """The item's response; what it raises carries `.request`: the request, or the item where none could be made of it."""
+        if not isinstance(self.cancel, Context):
+            return self._fetch(item)
+        with self.cancel:                            # ambient also for what a hook or an input's body asks
+            return self._fetch(item)
+
+    def _fetch(self, item: Any) -> Response:
         client, options, cancel = self.client, self.options, self.cancel
         try:
             if isinstance(item, Request):
@@ -262,7 +269,8 @@ def fan_out(client: Client, requests: Iterable[Any], *, workers: int | None, exe
     if progress is not None and progress is not False:
         hint = length_hint(requests, -1)
         total = hint if hint >= 0 else None
-    cancel = Canceller()
+    context = in_force(options.pop("context", None))
+    cancel = Canceller() if context is None else context.child()
     work = Fetch(client, options, cancel)
     crew = Threads(work, cancel, workers) if executor is None else _Pool(work, cancel, executor)
     return spread(source, crew, ahead=2 * workers, ordered=ordered, return_exceptions=return_exceptions, progress=progress, total=total)

@@ -8,6 +8,7 @@ from pooledhttp._trip.gate import deadline_passed
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import Auth
 from pooledhttp.content import rewound
+from pooledhttp.context import Context
 from pooledhttp.errors import Error, TooManyRedirects
 from pooledhttp.request import Request
 from pooledhttp.response import Response
@@ -203,7 +204,7 @@ class Flow:
     def _over_transport(self, transport: Any, request: Request) -> Response:
         timeout = self._left() if self._begun else self.timeout
         self._begun = True
-        response = transport.round_trip(request, timeout=timeout, context=None)
+        response = transport.round_trip(request, timeout=timeout, context=self.cancel if isinstance(self.cancel, Context) else None)
         if not isinstance(response, Response):
             raise TypeError(f"a transport's round_trip returns a Response, not {type(response).__name__}")
         if response.request is None:

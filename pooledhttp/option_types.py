@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
 from pooledhttp.auth import AuthTypes
+from pooledhttp.context import Context
 from pooledhttp.headers import HeaderTypes
 from pooledhttp.timeout import TimeoutTypes
 from pooledhttp.url import Params
@@ -27,7 +28,7 @@ class BuildOptions(TypedDict, total=False):
 class _SendOptions(TypedDict, total=False):
     auth: AuthTypes
     timeout: TimeoutTypes
-    context: None
+    context: Context | None
     follow_redirects: bool | None
     max_response_bytes: int | None
     retries: int | None

@@ -8,6 +8,7 @@ from pooledhttp._proto.writer import check_method, check_target, field_block
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import BasicAuth
 from pooledhttp.content import BodySource, ChunkedBody, GoneBody, encode_body
+from pooledhttp.context import Context, in_force, within
 from pooledhttp.errors import InvalidURL, LocalProtocolError
 from pooledhttp.headers import Headers, HeaderTypes, wire_bytes
 from pooledhttp.timeout import Timeout, TimeoutTypes
@@ -153,12 +154,15 @@ class Request:
             e.request = self
             raise
 
-    def _wire(self, timeout: TimeoutTypes = None) -> tuple[Any, ...]:
+    def _wire(self, timeout: TimeoutTypes = None, context: Context | None = None) -> tuple[Any, ...]:
         """The arguments of `Transport.exchange` for `Transport.round_trip`: the body is left unread."""
         wire = self.wire()
         limits = Timeout.of(timeout).limits
-        deadline = monotonic_ns() + limits.total if limits.total >= 0 else -1
-        return (*wire[:8], limits, deadline, "request", wire.flags | FLAG_STREAM, -1, None)
+        deadline, source = monotonic_ns() + limits.total if limits.total >= 0 else -1, "request"
+        cancel = in_force(context)
+        if cancel is not None:
+            deadline, source = within(cancel, deadline, source)
+        return (*wire[:8], limits, deadline, source, wire.flags | FLAG_STREAM, -1, cancel)
 
     def _checked(self) -> Wire:
         url = self.url

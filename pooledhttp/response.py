@@ -4,6 +4,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 
+from pooledhttp._trip.trip import install_response
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.errors import Error, HTTPStatusError, ResponseTooLarge, StreamClosed, StreamConsumed, StreamError
 from pooledhttp.headers import Headers, HeaderTypes
@@ -53,7 +54,7 @@ class Response:
     conn: ConnInfo | None
     default_encoding: str
     _reply: Any                 # the transport's Reply; None where there is none
-    _made: Any                  # the Wire it was made from, where no Request object was needed
+    _made: Any                  # the Prepared it was made from, where no Request object was needed
     _encoding: str | None       # what the user set
     _guard: Guard | None
     _limit: int                 # the body's greatest size, -1: none
@@ -428,7 +429,7 @@ def _reason(r: Response) -> str:
 
 
 def _request(r: Response) -> Request | None:
-    return Request.from_wire(r._made) if r._made is not None else None
+    return Request.from_wire(r._made.wire) if r._made is not None else None
 
 
 def _url(r: Response) -> URL | None:
@@ -464,3 +465,4 @@ _MAKE: dict[str, Callable[[Response], Any]] = {
 }
 
 install_response_factory(Response.from_reply)
+install_response(Response)

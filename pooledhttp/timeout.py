@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 TimeoutTypes: TypeAlias = "Timeout | float | tuple[float | None, float | None] | None"
 
 _FIELDS = ("total", "pool", "connect", "tls_handshake", "response_header", "read", "write")
-_FOR_EVER = 1e9              # seconds: 31 years; more is no limit, and fits no clock
+FOR_EVER = 1e9              # seconds: 31 years; more is no limit, and fits no clock
 _MEMO_SIZE = 256
 _memo: dict[float, Timeout] = {}
 
@@ -73,7 +73,7 @@ class Timeout:
             values.append((default if total is None else None) if value is _DEFAULT else _seconds(name, value))
         for name, seconds in zip(_FIELDS, values, strict=True):
             put(self, name, seconds)
-        put(self, "limits", Limits(*[None if s is None or s > _FOR_EVER else s for s in values]))
+        put(self, "limits", Limits(*[None if s is None or s > FOR_EVER else s for s in values]))
 
     @classmethod
     def of(cls, value: TimeoutTypes) -> Timeout:

@@ -255,9 +255,7 @@ class Transport(Tripper):
         """
         if _make_response is None:
             raise RuntimeError("import pooledhttp first: the response class is not installed")
-        if context is not None:
-            raise NotImplementedError("contexts are not there yet")
-        parts = request._wire(timeout)
+        parts = request._wire(timeout, context)
         try:
             reply = self.exchange(*parts)
         except errors.Error as e:
@@ -329,7 +327,7 @@ def _after_fork_in_child() -> None:
     runtime.forget_threads()
     eager.reset()
     openssl.reset_after_fork()
-    janitor.reset_after_fork()
+    drained = janitor.reset_after_fork()
     for name in ("tlsconfig", "helpers"):
         module = sys.modules.get(f"pooledhttp._net.{name}")
         if module is not None:
@@ -340,6 +338,7 @@ def _after_fork_in_child() -> None:
         if transport._resolver is not None:
             transport._resolver.reset_after_fork()
         transport.pool.abandon()
+    del drained
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -46,8 +46,8 @@ def timed_out(limit: int, phase: str, seconds: float, conn: ConnInfo | None, det
 
 
 def deadline_passed(source: str, phase: str, conn: ConnInfo | None, total: float, detail: str = "") -> errors.DeadlineExceeded:
-    """The hard deadline of `source`, which was `total` seconds where it is not negative, passed in `phase`."""
-    limit = f" (total={total:g} s)" if total >= 0 else ""
+    """The hard deadline of `source` passed in `phase`; a request's or a client's was `total` seconds where that is not negative."""
+    limit = f" (total={total:g} s)" if total >= 0 and source != "context" else ""
     return errors.DeadlineExceeded(f"the {source}'s deadline{limit} passed while {_DOING[phase]}{detail}", source=source, phase=phase, conn=conn)
 
 

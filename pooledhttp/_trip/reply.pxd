@@ -32,6 +32,9 @@ cdef class Reply(Exchange):
     cdef str _reason
     cdef readonly bint closed
     cdef object failed             # the error that ended the body
+    cdef bint draining             # nobody reads it any more, and the connection is to serve again
+    cdef int drain_reason          # what the connection is closed for where the drain does not come to the end
+    cdef size_t drained            # bytes of the body thrown away
 
     cdef object _check(self)
     cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1
@@ -39,6 +42,9 @@ cdef class Reply(Exchange):
     cdef object _enter(self)
     cdef object _leave(self)
     cdef object _close(self)
+    cdef bint may_drain(self) noexcept nogil
+    cdef object hand_over(self, int reason)
+    cdef int skim(self) noexcept nogil
     cdef object _drain(self, int64_t until)
     cdef bytes _fallback_read(self, Py_ssize_t n)
     cdef void give(self, int verdict, int64_t idle_limit, bint used) noexcept nogil
@@ -47,6 +53,7 @@ cdef class Reply(Exchange):
     cdef object finish(self)
     cdef object abort(self, int reason)
     cdef int resolve(self, int st) except 0
+    cdef bint by_context(self, int st, object e) except -1
     cdef object obey(self)
     cdef object failure(self, int st)
     cdef int next_piece(self) except 0

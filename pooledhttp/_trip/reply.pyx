@@ -6,16 +6,17 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from pooledhttp._conn.connection cimport (
-    FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, Connection, FilePiece,
+    FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Connection, FilePiece,
     provisional,
 )
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
 from pooledhttp._core.status cimport (
-    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL, ST_NOMEM,
+    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL, ST_NOMEM,
     ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.tls cimport TlsStream
@@ -37,7 +38,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     STEP = 16777216          # a body's memory grows at most by this, as its bytes arrive
-    DRAIN = 262144           # bytes looked through when a body is closed early
+    DRAIN = 262144           # bytes of a body that nobody wants are read, for the connection's sake
+    SCRATCH = 65536
 
 cdef tuple PHASES = errors.PHASES
 cdef str HTTP11 = "HTTP/1.1"
@@ -65,8 +67,8 @@ cdef class Reply(Exchange):
 
     @property
     def holds(self) -> bool:
-        """True until the connection is given back."""
-        return self.slot != NULL
+        """True until the connection is given back, or somebody else sees to it."""
+        return self.slot != NULL and not self.draining
 
     @property
     def reason(self) -> str:
@@ -87,11 +89,6 @@ cdef class Reply(Exchange):
         if self.fallback is None:
             return []
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.fallback.trailers]
-
-    @property
-    def until(self) -> int:
-        """When its time is over, in monotonic nanoseconds; -1: never."""
-        return self.deadline
 
     @property
     def conn(self) -> ConnInfo:
@@ -228,7 +225,7 @@ cdef class Reply(Exchange):
         return data[:n] if len(data) > n else data
 
     def close(self) -> None:
-        """Give the connection back where the rest of the body has already arrived (up to 256 KiB), else close it. Never waits.
+        """Give the connection back where the rest of the body is there soon (up to 256 KiB, 50 ms: in the background), else close it. Never waits.
 
         Where another thread is just reading, its read ends with StreamClosed, or with what had arrived.
         """
@@ -249,31 +246,82 @@ cdef class Reply(Exchange):
             slot_release(s)
 
     cdef object _close(self):
-        cdef char* scratch
-        cdef ssize_t r
-        cdef size_t seen = 0
-        if self.slot == NULL:
+        if self.slot == NULL or self.draining:
             return
-        if (self.framing == FR_FALLBACK or self.failed is not None or self.sending or self.slot.interrupted
-                or (self.framing == FR_LENGTH and self.left > DRAIN)):
-            self.abort(RE_DRAIN_LIMIT)
-            return
-        self.deadline = WHAT_IS_THERE
-        self.wake = NULL
-        block = PyBytes_FromStringAndSize(NULL, 65536)
-        scratch = PyBytes_AS_STRING(block)
-        with nogil:
-            while True:
-                r = (<Connection>self.slot.owner).read_body(self, scratch, 65536)
-                if r <= 0:
-                    break
-                seen += r
-                if seen > DRAIN:
-                    break
-        if r == ST_EOF:
-            self.finish()
+        if self.may_drain():
+            self.hand_over(RE_DRAIN_LIMIT)
         else:
             self.abort(RE_DRAIN_LIMIT)
+
+    # --- the body, unwanted --------------------------------------------------------------------------------------------
+
+    cdef bint may_drain(self) noexcept nogil:
+        # Whether the connection could serve again once the answer is read to its end.
+        return not (self.sending or self.t_sent == 0 or self.send_broke or self.framing == FR_FALLBACK or self.framing == FR_CLOSE
+                    or self.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE) or self.slot.interrupted or (self.framing == FR_LENGTH and self.left > DRAIN))
+
+    cdef object hand_over(self, int reason):
+        """What has arrived is read now, and what comes within `DRAIN_NS` by the janitor; then the connection is pooled, or closed for `reason`."""
+        self.draining = True
+        self.drain_reason = reason
+        self.deadline = WHAT_IS_THERE
+        self.flags |= FLAG_STREAM
+        self.bulk = False
+        self.wake = NULL
+        self.wake_handle = None
+        if not self.drain_step():
+            janitor.drain(self)
+
+    cdef int skim(self) noexcept nogil:
+        # ST_OK: the answer is at its end; ST_AGAIN: more is to come; else it is not worth it.
+        cdef char* scratch
+        cdef ssize_t r = ST_OK
+        if self.slot.interrupted:
+            return ST_IO
+        if self.stage == XS_HEAD:
+            r = (<Connection>self.slot.owner).exchange(self)
+            if r != ST_OK:
+                return ST_AGAIN if r == ST_TIMEOUT else <int>r
+        if self.stage == XS_DONE:
+            return ST_OK
+        if self.framing == FR_CLOSE:
+            return ST_TOO_LARGE
+        scratch = <char*>malloc(SCRATCH)
+        if scratch == NULL:
+            return ST_NOMEM
+        while self.framing != FR_LENGTH or self.left + self.drained <= DRAIN:
+            r = (<Connection>self.slot.owner).read_body(self, scratch, SCRATCH)
+            if r <= 0:
+                break
+            self.drained += r
+            if self.drained > DRAIN:
+                break
+        free(scratch)
+        if r == ST_EOF:
+            return ST_OK
+        return ST_TOO_LARGE if r >= 0 else ST_AGAIN if r == ST_TIMEOUT else <int>r
+
+    def drain_step(self) -> bool:
+        """Throw away what has arrived. True: that was all, or enough, and the connection is pooled or closed."""
+        cdef int st
+        with nogil:
+            st = self.skim()
+        if st == ST_AGAIN:
+            return False
+        if st == ST_OK:
+            self.finish()
+        else:
+            self.abort(self.drain_reason)
+        return True
+
+    def drain_end(self) -> None:
+        """The time is over."""
+        if self.slot != NULL:
+            self.abort(self.drain_reason)
+
+    def fileno(self) -> int:
+        """The connection's descriptor while it is held, else -1."""
+        return (<Connection>self.slot.owner).fileno() if self.slot != NULL else -1
 
     def drain(self, int64_t until) -> None:
         """Take the rest of the body so that its connection can serve again, until `until` (monotonic ns) at the latest; else close it.
@@ -282,7 +330,7 @@ cdef class Reply(Exchange):
         """
         self._enter()
         try:
-            if self.slot == NULL:
+            if self.slot == NULL or self.draining:
                 return
             if self.framing == FR_CLOSE or self.facts.conn_close or self.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE):
                 self._close()
@@ -419,9 +467,16 @@ cdef class Reply(Exchange):
             else:
                 # A signal's handler, or the upload's iterator: what is read next must not look like the body's end.
                 self.failed = errors.StreamClosed(f"the response is closed: {type(e).__name__} broke off its reading")
+            if self.slot != NULL and self.by_context(st, e) and self.may_drain():
+                self.hand_over(RE_TIMEOUT if st == ST_TIMEOUT else RE_CANCELLED)
+                raise
             self.abort(RE_TIMEOUT if st == ST_TIMEOUT else RE_SERVER_CLOSED if st == ST_STALE else
                        RE_CANCELLED if st == ST_INTR or st == ST_WOKEN or broken_off else RE_ERROR)
             raise
+
+    cdef bint by_context(self, int st, object e) except -1:
+        # Its end says nothing of the connection, unlike the request's or the client's deadline.
+        return (st == ST_WOKEN and self.cancel is not None and self.cancel.drains and isinstance(e, errors.Cancelled)) or (st == ST_TIMEOUT and self.limit == LIM_TOTAL and self.source == "context")
 
     cdef object obey(self):
         if self.cancel is not None and self.cancel.is_cancelled():

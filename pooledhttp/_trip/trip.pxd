@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t
+
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.poolable cimport Slot
 from pooledhttp._pool.core cimport Host
@@ -16,6 +18,8 @@ cdef class Prepared:
     cdef bytes fields
     cdef bytes made_head
     cdef int flags
+    cdef int64_t max_body
+    cdef str encoding
     cdef bint no_body_method
     cdef Host host                 # as it was when this was made: perhaps folded since
 

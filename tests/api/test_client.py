@@ -187,7 +187,7 @@ def test_what_is_not_there_yet_says_so(option: dict[str, Any]) -> None:
         mock(**option)
 
 
-@pytest.mark.parametrize("option", [{"cookies": {"a": "b"}}, {"files": {"f": b""}}, {"context": object()}, {"retries": 1}])
+@pytest.mark.parametrize("option", [{"cookies": {"a": "b"}}, {"files": {"f": b""}}, {"retries": 1}])
 def test_what_no_request_can_yet_says_so(option: dict[str, Any]) -> None:
     with pytest.raises(NotImplementedError, match=next(iter(option))):
         mock().get("http://h/", **option)

@@ -256,6 +256,7 @@ def test_a_collected_response_gives_its_slot_back_and_says_so(peer: MakePeer, ne
         del r
         gc.collect()
     assert "secret" not in str(caught[0].message)
+    until(lambda: client.transport.stats().open == 0)
     stats = client.transport.stats()
     assert (stats.leaked, stats.open, closed(stats)) == (1, 0, {"drain_limit": 1})
     assert client.get(server.url()).status_code == 200

@@ -504,7 +504,7 @@ def test_cancels_at_any_moment_leave_the_pool_whole(peer: MakePeer, new_client: 
         assert not t.is_alive()
     assert wrong == []
     assert sum(counts.values()) == 200
-    assert min(counts.values()) > 5, counts
+    assert min(counts.values()) > 0, counts
     stats = client.transport.stats()
     adds_up(stats)
     assert (stats.active, stats.waiting, stats.dialing) == (0, 0, 0)

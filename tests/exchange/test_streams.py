@@ -127,7 +127,7 @@ def test_closed_early_where_much_is_to_come(peer: MakePeer, client: Client, how:
     with client.stream("GET", server.url()) as r:
         assert r.read(10) == pattern(10)
     assert r.closed
-    assert closed(client.transport.stats()) == {"drain_limit": 1}
+    until(lambda: closed(client.transport.stats()) == {"drain_limit": 1})
     server.wait_closed(0)
     assert client.get(server.url()).content == pattern(20 << 20)
     assert server.accepted == 2
@@ -142,7 +142,7 @@ def test_closed_early_where_the_rest_never_comes(peer: MakePeer, client: Client)
     server = peer(script)
     with client.stream("GET", server.url()) as r:
         assert r.read(4) == b"half"
-    assert closed(client.transport.stats()) == {"drain_limit": 1}
+    until(lambda: closed(client.transport.stats()) == {"drain_limit": 1})
     server.wait_closed(0)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pooledhttp import Client, HTTPStatusError, Transport
+from tests.exchange.support import until
 from tests.interop.conftest import Web
 from tests.support.nginx import SIZES, Nginx, content
 
@@ -178,6 +179,7 @@ def test_a_stream_closed_early(web: Web) -> None:
     """What has arrived of a small rest is dropped and the connection kept; a gibibyte's is closed."""
     with web.client.stream("GET", web.url("/1g")) as r:
         assert r.read(1000) == bytes(1000)
+    until(lambda: web.client.transport.stats().open == 0)
     stats = web.adds_up()
     assert (stats.open, stats.closed["drain_limit"]) == (0, 1)
     with web.client.stream("GET", web.url("/1k")) as r:
