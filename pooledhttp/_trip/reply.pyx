@@ -16,8 +16,8 @@ from pooledhttp._conn.connection cimport (
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
 from pooledhttp._core.status cimport (
-    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL, ST_NOMEM,
-    ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL,
+    ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.tls cimport TlsStream
 from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, reap, slot_release
@@ -476,7 +476,9 @@ cdef class Reply(Exchange):
 
     cdef bint by_context(self, int st, object e) except -1:
         # Its end says nothing of the connection, unlike the request's or the client's deadline.
-        return (st == ST_WOKEN and self.cancel is not None and self.cancel.drains and isinstance(e, errors.Cancelled)) or (st == ST_TIMEOUT and self.limit == LIM_TOTAL and self.source == "context")
+        if st == ST_TIMEOUT:
+            return self.limit == LIM_TOTAL and self.source == "context"
+        return st == ST_WOKEN and self.cancel is not None and self.cancel.drains and isinstance(e, errors.Cancelled)
 
     cdef object obey(self):
         if self.cancel is not None and self.cancel.is_cancelled():

@@ -192,7 +192,7 @@ MAKES = {"get": "client.get(url, stream=True)", "request": "client.request('GET'
          "top level": "pooledhttp.get(url, stream=True)"}
 
 
-@pytest.mark.parametrize(("how", "frames"), [*((how, 1) for how in MAKES), ("get", 10)])
+@pytest.mark.parametrize(("how", "frames"), [*((how, 1) for how in MAKES), ("get", 25)])
 def test_it_says_where_it_was_made(peer: MakePeer, how: str, frames: int, tmp_path: Path) -> None:
     url = peer(answering(FRAMINGS["length"])).url()
     program = tmp_path / "users.py"
