@@ -219,6 +219,7 @@ cdef class H1Connection(Connection):
         cdef ssize_t r
         cdef int st
         cdef int64_t since = 0, until
+        cdef bint just_sent = ex.sending
         if self.too_late(ex):
             return ST_TIMEOUT
         if self.deaf(ex):
@@ -264,7 +265,8 @@ cdef class H1Connection(Connection):
             ex.limit = LIM_TOTAL
             if ex.limits.read >= 0:
                 # Silence is counted on where a signal broke the wait, and anew where a part of a TLS record came.
-                since = ex.silent_since if ex.silent_since else ph_now()
+                since = ex.silent_since if ex.silent_since else ex.t_sent if just_sent else ph_now()
+                just_sent = False
                 if self.stream.heard > since:
                     since = self.stream.heard
                 if until < 0 or since + ex.limits.read < until:

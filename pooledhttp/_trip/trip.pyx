@@ -203,7 +203,7 @@ cdef class Tripper:
         cdef int st
         cdef int64_t now
         while True:
-            now = ph_now()
+            now = x.t_start if x.first else ph_now()
             st = pool_checkout(self.pool, &x.host.h, &x.holder, NULL, x.first, now, &s, &x.dead)
             if st == ST_OK or st == ST_NEED_GIL:
                 x.first = False
