@@ -4,7 +4,7 @@ from pooledhttp._typing import TYPE_CHECKING as _TYPE_CHECKING
 from pooledhttp._typing import Any as _Any
 from pooledhttp._version import __version__
 from pooledhttp.api import default_client, delete, features, get, head, options, patch, post, put, request, stream
-from pooledhttp.auth import BasicAuth, BearerAuth
+from pooledhttp.auth import Auth, BasicAuth, BearerAuth
 from pooledhttp.client import Client
 from pooledhttp.conninfo import ConnInfo
 from pooledhttp.context import Context
@@ -52,23 +52,31 @@ from pooledhttp.transport import Transport, default_transport
 from pooledhttp.url import URL
 
 __all__ = [
-    "URL", "BasicAuth", "BearerAuth", "Cancelled", "CertificateError", "Client", "ConnInfo", "ConnectError", "ConnectRefusedByFilter",
-    "ConnectTimeout", "Context", "DNSError", "DeadlineExceeded", "DecodingError", "Error", "HTTPStatusError", "Headers", "InvalidURL",
-    "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
+    "URL", "Auth", "BasicAuth", "BearerAuth", "Cancelled", "CertificateError", "Client", "ConnInfo", "ConnectError",
+    "ConnectRefusedByFilter", "ConnectTimeout", "Context", "Cookies", "DNSError", "DeadlineExceeded", "DecodingError", "DigestAuth",
+    "Error", "HTTPStatusError", "Headers", "InvalidURL", "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetRCAuth",
+    "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
     "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
-    "ResponseHeaderTimeout", "ResponseTooLarge",
+    "ResponseHeaderTimeout", "ResponseTooLarge", "Retry",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",
-    "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WriteError", "WriteTimeout",
+    "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WSGITransport", "WriteError",
+    "WriteTimeout",
     "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post", "put",
     "request", "stream",
 ]
 
 
 if _TYPE_CHECKING:
+    from pooledhttp.cookies import Cookies
+    from pooledhttp.digest import DigestAuth
     from pooledhttp.mock import MockTransport
+    from pooledhttp.netrc import NetRCAuth
+    from pooledhttp.retry import Retry
+    from pooledhttp.wsgi import WSGITransport
 
 # Where the names are that few programs use: imported when first asked for. JSONDecodeError's base is in json.
-_LATE = {"JSONDecodeError": "errors", "MockTransport": "mock"}
+_LATE = {"Cookies": "cookies", "DigestAuth": "digest", "JSONDecodeError": "errors", "MockTransport": "mock", "NetRCAuth": "netrc",
+         "Retry": "retry", "WSGITransport": "wsgi"}
 
 
 def __getattr__(name: str) -> _Any:

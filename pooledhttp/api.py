@@ -19,7 +19,7 @@ _lock = RLock()
 
 
 def default_client() -> Client:
-    """The process's shared client, made on first use, and anew in a forked child. Not to be closed."""
+    """The process's shared client, made on first use, and anew in a forked child. It keeps no cookies. Not to be closed."""
     global _default
     client = _default
     if client is None or client.closed:
@@ -27,6 +27,7 @@ def default_client() -> Client:
             client = _default
             if client is None or client.closed:
                 client = Client()
+                client._keeps_cookies = False              # one end user's would reach another
                 if _default is None or _default.closed:    # a signal's handler may have made one meanwhile
                     _default = client
                 client = _default
@@ -114,6 +115,8 @@ def features() -> dict[str, str | bool]:
     from importlib.metadata import version
     from importlib.util import find_spec
 
+    from pooledhttp.decoders import versions
+
     return {"pooledhttp": __version__, "tls": " ".join(ssl.OPENSSL_VERSION.split()[:2]), "h11": version("h11"), "idna": version("idna"),
             "certifi": version("certifi"), "truststore": version("truststore") if find_spec("truststore") else False,
-            "http2": False, "gzip": False, "brotli": False, "zstd": False}
+            "http2": False, **versions()}

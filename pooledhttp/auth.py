@@ -1,22 +1,40 @@
-"""Authentication that needs no second exchange: a header is added to the request."""
+"""Authentication: the seam for all its kinds, and those that need no second exchange."""
 from __future__ import annotations
 
 from pooledhttp._typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import TypeAlias
 
     from pooledhttp.request import Request
+    from pooledhttp.response import Response
 
 AuthTypes: TypeAlias = "Auth | tuple[str, str] | Callable[[Request], Request] | None"
 
 
 class Auth:
-    """What may be given as `auth`: called with a request, it returns the request to send."""
+    """What may be given as `auth`. A subclass overrides one of two methods:
+
+    `__call__(request)` returns the request to send, for a scheme that needs no answer of the server's.
+
+    `auth_flow(request)` is a generator: it yields a request, gets its response, and may yield another; the last response is the caller's.
+    A response that is followed by another request is drained (bounded) and closed, so that the connection is used again.
+    A request whose body cannot be sent again is not sent again: the response that there is, is the caller's.
+
+    `requires_response_body = True`: each response's body is read before the generator gets it. `requires_request_body = True`: the
+    request's body is in memory (`request.content`) before the generator starts. One object serves all threads at once.
+    """
+
+    requires_request_body = False
+    requires_response_body = False
 
     def __call__(self, request: Request) -> Request:
         raise NotImplementedError
+
+    def auth_flow(self, request: Request) -> Generator[Request, Response, None]:
+        """The requests to send, one after another."""
+        yield self(request)
 
 
 class HeaderAuth(Auth):
@@ -41,6 +59,13 @@ class HeaderAuth(Auth):
         return f"{type(self).__name__}([secure])"
 
 
+def as_bytes(what: str, given: str | bytes, scheme: str) -> bytes:
+    """A user's name or password as bytes, text in UTF-8; TypeError for anything else."""
+    if not isinstance(given, (str, bytes)):
+        raise TypeError(f"the {what} for {scheme} authentication is a str or bytes, not {type(given).__name__}")
+    return given.encode("utf-8") if isinstance(given, str) else given
+
+
 class BasicAuth(HeaderAuth):
     """RFC 7617: user and password in UTF-8. The user may not hold a colon (section 2): ValueError."""
 
@@ -49,11 +74,8 @@ class BasicAuth(HeaderAuth):
     def __init__(self, user: str | bytes, password: str | bytes = "") -> None:
         from binascii import b2a_base64
 
-        for what, given in (("user", user), ("password", password)):
-            if not isinstance(given, (str, bytes)):
-                raise TypeError(f"the {what} for basic authentication is a str or bytes, not {type(given).__name__}")
-        name = user.encode("utf-8") if isinstance(user, str) else user
-        secret = password.encode("utf-8") if isinstance(password, str) else password
+        name = as_bytes("user", user, "basic")
+        secret = as_bytes("password", password, "basic")
         if b":" in name:
             raise ValueError("a user name for basic authentication may not hold a colon")
         super().__init__("Basic " + b2a_base64(name + b":" + secret, newline=False).decode("ascii"))

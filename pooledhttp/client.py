@@ -10,10 +10,10 @@ from pooledhttp._version import __version__
 from pooledhttp.auth import AuthTypes, HeaderAuth, as_auth
 from pooledhttp.context import Use, in_force, within
 from pooledhttp.errors import Error, InvalidURL
-from pooledhttp.flow import Flow
-from pooledhttp.headers import Headers, HeaderTypes, merge, without_none
-from pooledhttp.request import Request, not_yet
-from pooledhttp.response import Response
+from pooledhttp.flow import Flow, Route
+from pooledhttp.headers import Headers, HeaderTypes, advertise, merge, without_none
+from pooledhttp.request import Request, as_cookies
+from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_MAY_GO_ON, Canceller, Transport, default_transport
 from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
     from pooledhttp._core.limits import Limits
     from pooledhttp._trip.trip import Prepared
+    from pooledhttp.cookies import Cookies, CookieTypes
     from pooledhttp.interned import Lease
+    from pooledhttp.mounts import Mounts
     from pooledhttp.option_types import BuildOptions, Options, SendOptions, StreamOptions, TransportOptions
     from pooledhttp.progress import Progress
+    from pooledhttp.retry import Retry, RetryTypes
 
     Requests: TypeAlias = Iterable[str | Request | tuple[str, str]]
 
@@ -38,7 +41,8 @@ _ENDLESS = (1 << 63) - 1         # bytes; no body is longer
 _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
-_LIVE = frozenset(("transport", "_exchange", "_exchange_prepared", "_lease", "_memo", "_private", "_timing", "_trust"))      # what no pickle holds
+# What no pickle holds.
+_LIVE = frozenset(("transport", "_as_is", "_exchange", "_exchange_prepared", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -55,17 +59,21 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise TypeError(f"a request has no option {name!r}{hint}")
 
 
-def _refuse_what_is_not_there(**given: Any) -> None:
-    for name, value in given.items():
-        if value:
-            raise not_yet(f"{name}=")
+def as_retry(retries: RetryTypes) -> Retry | None:
+    """What was given as `retries`; None for none."""
+    if retries is None:
+        return None
+    from pooledhttp.retry import Retry
+
+    return Retry.of(retries)
 
 
-def _defaults(headers: HeaderTypes) -> Headers:
+def _defaults(headers: HeaderTypes) -> tuple[Headers, frozenset[str]]:
+    """A client's headers, and the names (lower case) that are to be left out."""
     if headers is None:
-        return Headers(_DEFAULT_HEADERS)
+        return Headers(_DEFAULT_HEADERS), frozenset()
     given, dropped = without_none(headers)
-    return merge(_DEFAULT_HEADERS, Headers(given), dropped)
+    return merge(_DEFAULT_HEADERS, Headers(given), dropped), dropped
 
 
 def _check_limit(limit: int | None) -> int:
@@ -82,23 +90,29 @@ class Client:
     `transport`: anything with `round_trip`; further keyword arguments make a private `Transport`; with neither it is the shared
     `default_transport()`. `base_url` stands before URLs without a scheme. `headers` and `params` are every request's defaults; a request's
     own replace them by name. `timeout` as for `Timeout.of`. `event_hooks={"request": [f], "response": [f]}`. `raise_for_status=True`
-    calls it on every response. `max_response_bytes` bounds each body. Redirects, cookies and retries are not there yet.
+    calls it on every last response. `max_response_bytes` bounds each body. `follow_redirects`, at most `max_redirects` of them. `retries`: a
+    number of tries after the first, or a `Retry`. `mounts={"https://internal.": transport}`: by the longest match, see `mounts.Pattern`; None is
+    the client's own transport. `cookies` as for `Cookies`: what its jar holds at first.
 
     A pickle of it holds its configuration. Where that is unpickled, all clients of the same configuration share one transport, which
     the last `close()` closes; a client of the default transport gets the default transport there.
     """
 
+    # On the instance from when there is a cookie, or somebody asks: a plain get() looks at no jar before.
+    _cookies: Cookies | None = None
+    _keeps_cookies = True               # the shared default client's are nobody's
+
     def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
-                 cookies: None = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
-                 follow_redirects: bool = True, max_redirects: int = 10, retries: int | None = None,
-                 event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: None = None, trust_env: bool = True,
+                 cookies: CookieTypes = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
+                 follow_redirects: bool = True, max_redirects: int = 10, retries: RetryTypes = None,
+                 event_hooks: Mapping[str, Iterable[Callable[[Any], Any]]] | None = None, mounts: Mapping[str, Any] | None = None, trust_env: bool = True,
                  raise_for_status: bool = False, max_response_bytes: int | None = None, default_encoding: str = "utf-8",
                  **transport_options: Unpack[TransportOptions]) -> None:
-        _refuse_what_is_not_there(retries=retries, mounts=mounts, cookies=cookies)
         if isinstance(max_redirects, bool) or not isinstance(max_redirects, int) or max_redirects < 0:
             raise ValueError(f"max_redirects is a number of redirects, not {max_redirects!r}")
         self._follow = bool(follow_redirects)
         self._max_redirects = max_redirects
+        self._retry = as_retry(retries)
         if transport is not None:
             if transport_options:
                 raise TypeError(f"transport= and its options ({', '.join(transport_options)}) exclude each other")
@@ -112,6 +126,8 @@ class Client:
             self._base = str(base)
         self._params = None if params is None else params if isinstance(params, (str, bytes)) else flatten(params)
         self._auth = as_auth(auth)
+        if cookies is not None:
+            self._cookies = as_cookies(cookies)
         self._limit = _check_limit(max_response_bytes)
         self._raise = raise_for_status
         codecs.lookup(default_encoding)
@@ -119,28 +135,34 @@ class Client:
         self._hooks: dict[str, list[Callable[[Any], Any]]] | None = None
         # GETs by their URL as given, ready to send: what a plain get() needs. Emptied whenever a default changes.
         self._memo: dict[str, Prepared] = {}
-        self._headers = _defaults(headers)
+        self._headers, self._dropped = _defaults(headers)
         self._headers.drop_on_change(self._memo)
         self._set_timeout(timeout)
         if event_hooks:
             self._set_hooks(event_hooks)
         self._private = bool(transport_options)
-        self._lease: Lease | None = None             # where the transport is shared with others that came out of a pickle
+        self._leases: list[Lease] = []               # of transports that are shared with others that came out of a pickle
         self._closed = False
         if transport is None:
             transport = Transport(**transport_options) if transport_options else default_transport()
         self._trust_env = trust_env
-        self._attach(transport)
+        self._attach(transport, mounts)
 
-    def _attach(self, transport: Any) -> None:
+    def _attach(self, transport: Any, mounts: Mapping[str, Any] | None) -> None:
         self.transport = transport
-        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise
-        # share no connection.
-        self._trust: str = transport.ca_environment() if self._trust_env and isinstance(transport, Transport) else ""
-        # A subclass's own round_trip is what it wants called.
-        own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
-        self._exchange: Any = transport.exchange if own else None
-        self._exchange_prepared: Any = transport.exchange_prepared if own else None
+        self._route = Route(transport, self._trust_env)
+        self._trust = self._route.trust
+        self._exchange = self._route.exchange
+        self._exchange_prepared: Any = None if self._exchange is None else transport.exchange_prepared
+        self._as_is: bool = getattr(transport, "disable_compression", False)
+        self._mounts: Mounts | None = None
+        if mounts is not None and mounts != {}:
+            from pooledhttp.mounts import Mounts
+
+            self._mounts = Mounts(mounts, self._trust_env)
+
+    def _route_of(self, url: URL) -> Route:
+        return self._route if self._mounts is None else self._mounts.find(url, self._route)
 
     # --- defaults -------------------------------------------------------------------------------------------------------
 
@@ -151,7 +173,7 @@ class Client:
 
     @headers.setter
     def headers(self, headers: HeaderTypes) -> None:
-        self._headers = _defaults(headers)
+        self._headers, self._dropped = _defaults(headers)
         self._forget()
 
     @property
@@ -178,6 +200,36 @@ class Client:
     def auth(self, auth: AuthTypes) -> None:
         self._auth = as_auth(auth)
         self._forget()
+
+    @property
+    def cookies(self) -> Cookies:
+        """The jar: what servers set is in it, and what it holds is sent where it belongs."""
+        jar = self._cookies
+        if jar is None:
+            jar = self._adopt(as_cookies(None))
+        return jar
+
+    @cookies.setter
+    def cookies(self, cookies: CookieTypes) -> None:
+        self._cookies = as_cookies(cookies)
+        self._forget()
+
+    def _adopt(self, jar: Cookies) -> Cookies:
+        """`jar`, or the one that another thread came first with."""
+        jar = self.__dict__.setdefault("_cookies", jar)
+        self._forget()
+        return jar
+
+    def _take_cookies(self, response: Response, request: Request) -> None:
+        """Keep the cookies that `response` sets."""
+        if not self._keeps_cookies:
+            return
+        jar = self._cookies
+        if jar is None:
+            if not response.cookies:
+                return                       # none that its host may set: no reason to look into a jar from now on
+            jar = self._adopt(as_cookies(None))
+        jar.extract(response, request)
 
     @property
     def event_hooks(self) -> dict[str, list[Callable[[Any], Any]]]:
@@ -251,14 +303,16 @@ class Client:
 
         params: a mapping, pairs or a str, appended to the URL's query; a None value is left out.
         headers: a mapping or pairs, over the client's; a None value takes a default away.
+        cookies: as for `Cookies`; for this request alone, over those of the jar.
         content: bytes, str (UTF-8), a binary file, or an iterable of bytes.
         data: a mapping or pairs, as a form; else like content.
         json: what `json.dumps` takes, sent as compact UTF-8.
-        auth: (user, password), an `Auth`, or a callable (request) -> request.
+        auth: (user, password), an `Auth`, or a callable (request) -> request; None for none.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
         context: a `Context` that it obeys, beside the one that is ambient.
         stream: the body is left unread; the response is the caller's to close.
         max_response_bytes: the greatest body; ResponseTooLarge over it.
+        follow_redirects, retries: instead of the client's.
 
         Raises subclasses of `pooledhttp.Error`; TypeError and ValueError for arguments that make no request.
         """
@@ -333,7 +387,9 @@ class Client:
         """What a plain GET of `url` needs, kept for the next one; None where each request must be made by itself."""
         memo = self._memo                    # first: whoever changes what is read below replaces it afterwards
         auth = self._auth
-        if self._closed or self._exchange is None or self._hooks is not None or not (auth is None or isinstance(auth, HeaderAuth)):
+        if (self._closed or self._exchange is None or self._hooks is not None or self._retry is not None or self._cookies is not None
+                or not (auth is None or isinstance(auth, HeaderAuth))
+                or (self._mounts is not None and self._route_of(URL(self._absolute(url, None))) is not self._route)):
             return None
         headers = self._headers
         version = headers.version
@@ -366,13 +422,15 @@ class Client:
         return answer.raise_for_status() if self._raise else answer
 
     def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:
-        """The short cut led to a redirect: the rest is the whole way."""
+        """The short cut led to a redirect, to cookies, or to a coded body: the rest is the whole way."""
         request = Request.from_wire(wire)
         request.trust = self._trust
         response = Response.from_reply(reply, request)
         response.default_encoding = self._default_encoding
-        flow = Flow(self, Timeout.from_limits(limits), source, deadline, auth=self._auth, follow=self._follow, stream=False, max_body=self._limit,
-                    cancel=cancel)
+        if reply.notes & SETS_COOKIES:
+            self._take_cookies(response, request)
+        flow = Flow(self, Timeout.from_limits(limits), source, deadline, auth=self._auth, follow=self._follow, retry=None, stream=False,
+                    max_body=self._limit, cancel=cancel)
         return flow.go_on(request, response)
 
     # --- the whole way ----------------------------------------------------------------------------------------------------
@@ -392,6 +450,8 @@ class Client:
         request = Request(method, self._absolute(url, params), headers=headers, cookies=take("cookies", None),
                           content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
         request.headers = merge(self._headers, request.headers, dropped)
+        if not self._as_is:
+            advertise(request.headers, dropped | self._dropped)
         request.complete = True
         request.trust = self._trust
         return request, rest
@@ -417,6 +477,8 @@ class Client:
             return request
         request = request.copy()
         request.headers = merge(self._headers, request.headers)
+        if not self._as_is:
+            advertise(request.headers, self._dropped)
         request.complete = True
         return request
 
@@ -430,8 +492,8 @@ class Client:
         if cancel is None and (context is not None or Use.ambient):
             cancel = in_force(context)
         follow = take("follow_redirects", None)
+        retries = take("retries", None)
         if options:
-            _refuse_what_is_not_there(**{name: options.pop(name) for name in ("retries",) if name in options})
             check_options(options)
         if self._closed:
             raise RuntimeError("the client is closed")
@@ -444,7 +506,7 @@ class Client:
         if cancel is not None:
             deadline, source = within(cancel, deadline, source)
         flow = Flow(self, limits, source, deadline, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
-                    follow=self._follow if follow is None else bool(follow), stream=stream,
+                    follow=self._follow if follow is None else bool(follow), retry=self._retry if retries is None else as_retry(retries), stream=stream,
                     max_body=_check_limit(limit) if limit is not _GIVEN else self._limit, cancel=cancel)
         return flow.run(request)
 
@@ -460,8 +522,8 @@ class Client:
         self._forget()
         if self._private:
             self.transport.close()
-        lease, self._lease = self._lease, None
-        if lease is not None:
+        leases, self._leases = self._leases, []
+        for lease in leases:
             lease.close()
 
     def __enter__(self) -> Client:
@@ -479,41 +541,30 @@ class Client:
         """The configuration. A transport of another class travels as its own pickle says."""
         if self._closed:
             raise RuntimeError("the client is closed")
-        transport = self.transport
-        how: tuple[Any, ...]
-        if transport is default_transport():
-            how = ("default",)
-        elif type(transport) is Transport:
-            from pooledhttp.interned import configuration
+        from pooledhttp.interned import travelling
 
-            how = ("interned", *configuration(transport))
-        else:
-            how = ("own", transport, self._private)
         state = {name: value for name, value in dict(self.__dict__).items() if name not in _LIVE}
-        return {**state, "transport": how}
+        mounts = [(pattern, travelling(transport)) for pattern, transport in self._mounts.given.items()] if self._mounts is not None else None
+        return {**state, "transport": travelling(self.transport), "private": self._private, "mounts": mounts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        from pooledhttp.interned import arrived
+
         state = dict(state)
-        kind, *how = state.pop("transport")
+        transport, private, mounts = [state.pop(name) for name in ("transport", "private", "mounts")]
         self.__dict__.update(state)
-        self._private = False
-        self._lease = None
+        self._private = private and transport[0] == "own"
+        self._leases = []
         self._memo = {}
         self._headers = self._headers.copy()         # a shallow copy's would be the other's too
         self._headers.drop_on_change(self._memo)
         if self._hooks is not None:
             self._hooks = {name: list(hooks) for name, hooks in self._hooks.items()}
         self._set_timeout(self._timeout)
-        if kind == "default":
-            self._attach(default_transport())
-        elif kind == "own":
-            transport, self._private = how
-            self._attach(transport)
-        else:
-            from pooledhttp.interned import lease
-
-            self._lease = lease(*how)
-            self._attach(self._lease.transport)
+        if self._cookies is not None:
+            self._cookies = self._cookies.copy()
+        leases = self._leases
+        self._attach(arrived(transport, leases), None if mounts is None else {pattern: arrived(how, leases) for pattern, how in mounts})
 
 
 class StreamContext:

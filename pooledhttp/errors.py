@@ -24,6 +24,7 @@ class Error(OSError):
     request: Any = None
     phase: str | None = None
     conn: Any = None
+    earlier: tuple[Error, ...] = ()            # what ended the tries before, where the request was sent several times
 
     def __init__(self, message: str = "", *, request: Any = None, phase: str | None = None, conn: Any = None, errno: int | None = None) -> None:
         super().__init__(message)

@@ -218,6 +218,18 @@ def without_none(headers: HeaderTypes) -> tuple[HeaderTypes, frozenset[str]]:
     return [(name, value) for name, value in pairs if value is not None], dropped
 
 
+def advertise(headers: Headers, dropped: frozenset[str] = frozenset()) -> None:
+    """Add `Accept-Encoding` to a request's own headers: what we can undo. Not where the caller has it or dropped it, and not beside Range:
+    a part of what was coded cannot be decoded."""
+    for name, _ in headers.multi_items():
+        if name.lower() in ("accept-encoding", "range"):
+            return
+    if "accept-encoding" not in dropped:
+        from pooledhttp.decoders import accept_encoding
+
+        headers.add("Accept-Encoding", accept_encoding())
+
+
 def merge(defaults: Headers, headers: Headers, dropped: frozenset[str] = frozenset()) -> Headers:
     """`headers` over `defaults`: a name in `headers` replaces the default's fields; the names `dropped` (lower case) are left out."""
     given = headers.multi_items()

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from pooledhttp.transport import Transport
+from pooledhttp.transport import Transport, default_transport
 
 # So many that no client uses now are kept, for the next task that brings their client along.
 _PARKED = 8
@@ -112,6 +112,24 @@ def configuration(transport: Transport) -> tuple[bytes, dict[str, Any]]:
             key = os.urandom(32)                   # another pickler than Python's may know how; then the key is this transport's own
         transport.travel_key = key
     return key, options
+
+
+def travelling(transport: Any) -> tuple[Any, ...]:
+    """What stands for a client's transport in a pickle."""
+    if transport is default_transport():
+        return ("default",)
+    return ("interned", *configuration(transport)) if type(transport) is Transport else ("own", transport)
+
+
+def arrived(how: tuple[Any, ...], leases: list[Lease]) -> Any:
+    """What `travelling` said, here; a share in a transport is added to `leases`."""
+    kind, *rest = how
+    if kind == "default":
+        return default_transport()
+    if kind == "own":
+        return rest[0]
+    leases.append(lease(*rest))
+    return leases[-1].transport
 
 
 def _after_fork_in_child() -> None:

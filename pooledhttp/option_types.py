@@ -8,7 +8,9 @@ from typing import Any, TypedDict
 
 from pooledhttp.auth import AuthTypes
 from pooledhttp.context import Context
+from pooledhttp.cookies import CookieTypes
 from pooledhttp.headers import HeaderTypes
+from pooledhttp.retry import RetryTypes
 from pooledhttp.timeout import TimeoutTypes
 from pooledhttp.url import Params
 
@@ -18,7 +20,7 @@ class BuildOptions(TypedDict, total=False):
 
     params: Params | None
     headers: HeaderTypes
-    cookies: None
+    cookies: CookieTypes
     content: Any
     data: Any
     files: None
@@ -31,7 +33,7 @@ class _SendOptions(TypedDict, total=False):
     context: Context | None
     follow_redirects: bool | None
     max_response_bytes: int | None
-    retries: int | None
+    retries: RetryTypes
 
 
 class SendOptions(_SendOptions, total=False):

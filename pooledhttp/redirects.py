@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pooledhttp.request import Request
     from pooledhttp.response import Response
 
-STATUSES = frozenset((301, 302, 303, 307, 308))
 # No server leads anywhere else: not to files, nor to a socket of this machine. (A relative reference stays with its server.)
 _SCHEMES = ("http", "https")
 # After these a GET is made, without a body, of whatever was no HEAD.

@@ -18,6 +18,7 @@ class IterReply:
     """A body from an iterable of bytes, for responses made by hand."""
 
     head = b""
+    notes = 3               # the response's headers say it
     elapsed = 0.0
     reason = None
     version = "HTTP/1.1"
@@ -45,10 +46,13 @@ class IterReply:
         return len(data)
 
     def read_all(self, limit: int) -> bytes:
-        parts = [self._rest, *self._pieces]
-        self._rest = b""
-        if limit >= 0 and sum(map(len, parts)) > limit:
-            raise ResponseTooLarge(too_large(limit), phase="body")
+        parts = []
+        size = 0
+        while piece := self.read(sys.maxsize):
+            parts.append(piece)
+            size += len(piece)
+            if 0 <= limit < size:
+                raise ResponseTooLarge(too_large(limit), phase="body")
         return b"".join(parts)
 
     def close(self) -> None:
@@ -58,6 +62,21 @@ class IterReply:
 
     def leak(self) -> None:
         self.close()
+
+
+class BytesReply:
+    """A body that is in memory; `at_once`: a read gives all of it, whatever was asked for."""
+
+    def __init__(self, body: bytes, conn: Any, at_once: bool) -> None:
+        self._body = body
+        self._at = 0
+        self._at_once = at_once
+        self.conn = conn
+
+    def read(self, n: int) -> bytes:
+        at = self._at
+        self._at = end = len(self._body) if self._at_once else at + n
+        return self._body[at:end]
 
 
 class Guard:
@@ -95,7 +114,8 @@ def _caller(frame: FrameType | None) -> str:
 class PickledReply:
     """What is left of a Reply in a pickled response."""
 
-    __slots__ = ("trailers",)
+    __slots__ = ("notes", "trailers")
 
-    def __init__(self, trailers: list[tuple[str, str]]) -> None:
+    def __init__(self, trailers: list[tuple[str, str]], notes: int) -> None:
         self.trailers = trailers
+        self.notes = notes

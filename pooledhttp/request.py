@@ -26,6 +26,8 @@ _FRAMING = frozenset(("host", "content-length", "transfer-encoding"))
 if TYPE_CHECKING:
     from typing import NamedTuple
 
+    from pooledhttp.cookies import Cookies, CookieTypes
+
     class Wire(NamedTuple):
         """A request as `Transport.exchange` takes it. `flags` has FLAG_REPLAY where it may be sent again on a fresh connection."""
 
@@ -48,6 +50,13 @@ def not_yet(option: str) -> NotImplementedError:
     return NotImplementedError(f"{option} is not supported in this version of pooledhttp")
 
 
+def as_cookies(cookies: CookieTypes) -> Cookies:
+    """What was given as `cookies`."""
+    from pooledhttp.cookies import Cookies
+
+    return Cookies(cookies)
+
+
 class Request:
     """A request: `method` (in upper case), `url` (a `URL` without userinfo), `headers`, `body`.
 
@@ -55,18 +64,17 @@ class Request:
     InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no token), or TypeError (conflicting arguments).
     """
 
-    __slots__ = ("__weakref__", "body", "complete", "headers", "method", "trust", "url")
+    __slots__ = ("__weakref__", "body", "complete", "cookies", "headers", "method", "trust", "url")
     method: str
     url: URL
     headers: Headers
     body: bytes | BodySource | None     # None: no body
     complete: bool                      # a client has added its defaults
+    cookies: Cookies | None             # its own, beside the client's; a client makes a Cookie field of both when it sends
     trust: str                          # what its client found in the CA variables: the end of the pool key, "" where none counts
 
-    def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: None = None,
+    def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: CookieTypes = None,
                  content: Any = None, data: Any = None, files: None = None, json: Any = None) -> None:
-        if cookies is not None:
-            raise not_yet("cookies=")
         if files is not None:
             raise not_yet("files=")
         if not isinstance(method, str):
@@ -82,6 +90,7 @@ class Request:
         self.headers = Headers(headers)
         self.complete = False
         self.trust = ""
+        self.cookies = as_cookies(cookies) if cookies is not None else None
         fields = self.headers.multi_items()                             # ours alone: nobody else has these headers yet
         names = [name.lower() for name, _ in fields]
         if target.userinfo:
@@ -113,6 +122,7 @@ class Request:
         self.body = wire.body
         self.complete = True
         self.trust = ""
+        self.cookies = None
         return self
 
     def _length(self, body: bytes | BodySource | None) -> int | None:
@@ -144,6 +154,7 @@ class Request:
         other.body = self.body
         other.complete = self.complete
         other.trust = self.trust
+        other.cookies = self.cookies
         return other
 
     def wire(self) -> Wire:
@@ -206,10 +217,12 @@ class Request:
         body = self.body
         if isinstance(body, BodySource):
             body = GoneBody()
-        return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete}
+        return {"method": self.method, "url": self.url, "headers": self.headers, "body": body, "complete": self.complete,
+                "cookies": self.cookies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.trust = ""
+        self.cookies = None
         for name, value in state.items():
             setattr(self, name, value)
 

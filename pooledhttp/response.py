@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pooledhttp.conninfo import ConnInfo
+    from pooledhttp.cookies import Cookies
+    from pooledhttp.events import EventStream
 
 CHUNK = 65536
+SETS_COOKIES = 1    # in a reply's notes: there is a Set-Cookie field
+CODED = 2           # in a reply's notes: there is a Content-Encoding field
+MAX_EVENT = 1 << 24
 
 # Where the body is. MEMORY: whole. UNREAD: nobody took it (`read(n)` may have taken some). READING: an iterator has it.
 # CONSUMED: it was read, and not kept. CLOSED: closed before its end.
@@ -30,17 +35,23 @@ class Response:
     """A response. What the head holds is read from it when it is first asked for.
 
     `status_code`; `reason`; `http_version` ("HTTP/1.1"); `headers` (`Headers`); `trailers`, a `Headers` too, complete once the body was
-    read; `request`; `url`; `history`, the responses before it, redirects or steps of an auth; `elapsed`, a timedelta to the end of the
-    head; `timings`, seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved; `content`, the whole body: reading it from a stream
-    reads the rest, and keeps it.
+    read; `request`; `url`; `history`, the responses before it, redirects or steps of an auth; `cookies`, a `Cookies` of what it set;
+    `elapsed`, a timedelta to the end of the head; `timings`, seconds per phase; `conn`, a `ConnInfo`, or None where no wire was involved;
+    `content`, the whole body: reading it from a stream reads the rest, and keeps it.
 
-    By hand: `Response(200, headers=..., content=...)`, where content is bytes, str (UTF-8), or an iterable of bytes (a stream).
+    The body is decoded where `Content-Encoding` names gzip, deflate, br or zstd (the last two where something is installed that does
+    it), but for `iter_raw`; a part of a coded whole (206), or a body in a coding that is not known, is as it came. The headers stay as
+    they came. Broken coding: DecodingError.
+
+    By hand: `Response(200, headers=..., content=...)`, where content is bytes, str (UTF-8), or an iterable of bytes (a stream), and is
+    decoded as well.
     """
 
     # Slots that hold nothing yet are made by __getattr__, which is called for them alone. So a response costs
     # what is read of it, and an attribute that was read once costs no more than any other.
-    __slots__ = ("__weakref__", "_encoding", "_guard", "_limit", "_made", "_pos", "_reply", "_seen", "_state", "conn", "content",
-                 "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request", "status_code", "timings", "url")
+    __slots__ = ("__weakref__", "_codings", "_encoding", "_guard", "_limit", "_made", "_pos", "_raw", "_reply", "_seen", "_source", "_state",
+                 "conn", "content", "cookies", "default_encoding", "elapsed", "headers", "history", "http_version", "reason", "request", "status_code",
+                 "timings", "url")
     status_code: int
     reason: str
     http_version: str
@@ -49,17 +60,21 @@ class Response:
     request: Request | None
     url: URL | None
     history: list[Response]
+    cookies: Cookies            # those that this response set
     elapsed: timedelta
     timings: dict[str, float]
     conn: ConnInfo | None
     default_encoding: str
     _reply: Any                 # the transport's Reply; None where there is none
+    _source: Any                # what the decoded body is read from: the reply itself, where nothing is decoded
+    _codings: tuple[str, ...]   # to be undone
+    _raw: bytes | None          # in memory and decoded: what was on the wire, where it was kept
     _made: Any                  # the Prepared it was made from, where no Request object was needed
     _encoding: str | None       # what the user set
     _guard: Guard | None
     _limit: int                 # the body's greatest size, -1: none
     _pos: int                   # in memory: where read(n) and readinto go on
-    _seen: int                  # streamed: bytes read
+    _seen: int                  # streamed: bytes handed out
     _state: int
 
     def __init__(self, status_code: int, *, headers: HeaderTypes = None, content: bytes | str | Iterable[bytes] = b"",
@@ -72,25 +87,28 @@ class Response:
         if isinstance(content, str):
             content = content.encode("utf-8")
         if isinstance(content, (bytes, bytearray, memoryview)):
-            self.content = bytes(content)
+            self._raw = bytes(content)
+            self.content = self._whole()
         else:
             self._reply = IterReply(content)
             self._state = UNREAD
 
     @classmethod
     def from_reply(cls, reply: Any, request: Request | None) -> Response:
-        """From what `Transport.exchange` returned, its body read or not."""
+        """From what `Transport.exchange` returned, its body read or not. What is coded is decoded when it is wanted."""
         self = cls.__new__(cls)
         self.status_code = reply.status
         self._reply = reply
         if request is not None:
             self.request = request
         content = reply.content
-        if content is not None:
-            self.content = content
-        else:
+        if content is None:
             self._state = UNREAD
             self._guard = Guard(reply, f"{request.method} {request.url.redacted}" if request is not None else "a request")
+        elif reply.notes & CODED:
+            self._raw = content
+        else:
+            self.content = content
         return self
 
     if not TYPE_CHECKING:
@@ -241,9 +259,9 @@ class Response:
         return n if self._limit < 0 else min(n, self._limit - self._seen + 1)
 
     def check_size(self, limit: int) -> None:
-        """Hold the body to `limit` bytes (-1: none), now where it is in memory, or as it is read. ResponseTooLarge."""
+        """Hold the body to `limit` bytes (-1: none), now where it is in memory, and decoded, or as it is read. ResponseTooLarge, DecodingError."""
         self._limit = limit
-        if limit >= 0 and self._state == MEMORY and len(self.content) > limit:
+        if self._state == MEMORY and len(self.content) > limit >= 0:
             raise ResponseTooLarge(too_large(limit), request=self.request, phase="body", conn=self.conn)
 
     def _count(self, n: int) -> None:
@@ -251,17 +269,32 @@ class Response:
         if 0 <= self._limit < self._seen:
             raise ResponseTooLarge(too_large(self._limit), phase="body", conn=self.conn)
 
-    def _piece(self, n: int, end: int = CONSUMED) -> bytes:
+    def _piece(self, n: int, raw: bool = False) -> bytes:
         """Up to n bytes as they arrive; at the body's end b"", and the response is closed."""
         try:
-            data: bytes = self._reply.read(self._room(n))
+            data: bytes = (self._reply if raw else self._source).read(self._room(n))
             if data:
                 self._count(len(data))
             else:
-                self._end(end)
+                self._end(CONSUMED)
             return data
         except BaseException as e:                     # a signal's handler may raise anything, and what was just read is lost
             self._fail(e)
+            raise
+
+    def _whole(self) -> bytes:
+        """What `content` is: decoded where it is in memory, else read."""
+        raw = self._raw
+        if raw is None:
+            return self._read_all()
+        if not raw or not self._codings:
+            return raw
+        from pooledhttp.decoders import decode
+
+        try:
+            return decode(raw, self._codings, self._limit, self.conn)
+        except Error as e:
+            e.request = self.request
             raise
 
     def _read_all(self) -> bytes:
@@ -272,7 +305,7 @@ class Response:
         if problem is not None:
             raise problem
         try:
-            content: bytes = self._reply.read_all(self._limit)
+            content: bytes = self._source.read_all(self._limit)
             self.content = content
         except BaseException as e:                     # a signal's handler may raise anything, and what was just read is lost
             self._fail(e)
@@ -326,7 +359,7 @@ class Response:
         if not view.nbytes:
             return 0
         try:
-            n: int = self._reply.readinto(view[:self._room(view.nbytes)])
+            n: int = self._source.readinto(view[:self._room(view.nbytes)])
             if n:
                 self._count(n)
             else:
@@ -337,35 +370,47 @@ class Response:
             self._fail(e)
             raise
 
-    def iter_raw(self, chunk_size: int | None = CHUNK) -> Iterator[bytes]:
+    def iter_bytes(self, chunk_size: int | None = CHUNK) -> Iterator[bytes]:
         """The body in pieces of at most `chunk_size` bytes, as they arrive. What is in memory can be iterated again, a stream once."""
+        return self._iterate(chunk_size, False)
+
+    iter_content = iter_bytes
+
+    def iter_raw(self, chunk_size: int | None = CHUNK) -> Iterator[bytes]:
+        """The same before it is decoded, as on the wire. Of a body that was decoded as it arrived, or pickled, that is not kept: StreamConsumed."""
+        return self._iterate(chunk_size, True)
+
+    def _iterate(self, chunk_size: int | None, raw: bool) -> Iterator[bytes]:
         size = CHUNK if chunk_size is None else chunk_size
         if size < 1:
             raise ValueError("chunk_size is at least 1")
         if self._state == MEMORY:
-            content = self.content
+            if not raw or self._raw is None:
+                content = self.content
+                if raw and content and self._codings:
+                    raise StreamConsumed("the response's body was decoded, and what was on the wire is not kept", request=self.request)
+            else:
+                content = self._raw
             for at in range(0, len(content), size):
                 yield content[at:at + size]
             return
         problem = self._unusable()
         if problem is not None:
             raise problem
+        if raw and self._seen and self._codings:
+            raise StreamConsumed("the response's body was already read in part, and decoded", request=self.request)
         self._state = READING
         while self._state == READING:
-            data = self._piece(size)
+            data = self._piece(size, raw)
             if not data:
                 return
             yield data
         raise StreamClosed("the response was closed while its body was read", request=self.request)
 
-    # Nothing is decoded yet: what is on the wire is the body.
-    iter_bytes = iter_raw
-    iter_content = iter_raw
-
     def iter_text(self, chunk_size: int | None = CHUNK) -> Iterator[str]:
         """The body decoded by `encoding`, piece by piece; a character is never split."""
         decoder = codecs.getincrementaldecoder(self.encoding)("replace")
-        for data in self.iter_raw(chunk_size):
+        for data in self.iter_bytes(chunk_size):
             text = decoder.decode(data)
             if text:
                 yield text
@@ -379,6 +424,15 @@ class Response:
         for text in self.iter_text(chunk_size):
             yield from splitter.feed(text)
         yield from splitter.end()
+
+    def iter_events(self, *, max_event_bytes: int = MAX_EVENT) -> EventStream:
+        """The body as server-sent events (WHATWG HTML, section 9.2), each as soon as it is complete: `.id`, `.event`, `.data`, `.retry`.
+
+        One of more than `max_event_bytes` is a ResponseTooLarge. Between two events the silence may last as long as `Timeout.read` says.
+        """
+        from pooledhttp.events import EventStream
+
+        return EventStream(self, max_event_bytes)
 
     # --- the object -----------------------------------------------------------------------------------------------------
 
@@ -400,7 +454,7 @@ class Response:
             state["content"] = self.content
         else:
             state["_state"] = CLOSED if self._state == CLOSED else CONSUMED
-        state["_reply"] = PickledReply(self.trailers.multi_items())
+        state["_reply"] = PickledReply(self.trailers.multi_items(), CODED if self._codings else 0)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -436,10 +490,32 @@ def _url(r: Response) -> URL | None:
     return r.request.url if r.request is not None else None
 
 
+def _codings(r: Response) -> tuple[str, ...]:
+    if r._reply is not None and not r._reply.notes & CODED:
+        return ()
+    from pooledhttp.decoders import codings
+
+    return codings(r.headers, r.status_code)
+
+
+def _source(r: Response) -> Any:
+    if not r._codings:
+        return r._reply
+    from pooledhttp.decoders import Decoded
+
+    return Decoded(r._reply, r._codings)
+
+
 def _elapsed(r: Response) -> timedelta:
     from datetime import timedelta
 
     return timedelta(seconds=r._reply.elapsed if r._reply is not None else 0.0)
+
+
+def _cookies(r: Response) -> Cookies:
+    from pooledhttp.cookies import set_by
+
+    return set_by(r)
 
 
 _MAKE: dict[str, Callable[[Response], Any]] = {
@@ -449,12 +525,16 @@ _MAKE: dict[str, Callable[[Response], Any]] = {
     "request": _request,
     "url": _url,
     "history": lambda r: [],
+    "cookies": _cookies,
     "elapsed": _elapsed,
     "timings": lambda r: r._reply.timings if r._reply is not None else {},
     "conn": lambda r: r._reply.conn if r._reply is not None else None,
-    "content": Response._read_all,
+    "content": Response._whole,
     "default_encoding": lambda r: "utf-8",
     "_reply": lambda r: None,
+    "_codings": _codings,
+    "_source": _source,
+    "_raw": lambda r: None,
     "_made": lambda r: None,
     "_encoding": lambda r: None,
     "_guard": lambda r: None,

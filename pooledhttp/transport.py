@@ -92,7 +92,8 @@ class Transport(Tripper):
     leaf certificate accepted, beside what `verify` asks; `server_hostname` the name for SNI and the check. `resolver(host, port)` returns
     (family, sockaddr) pairs; `connect_filter(ip, port)` returns False to refuse an address. `max_response_header_bytes` bounds a response's head.
     `local_address` is an IP, or (IP, port), to connect from; `socket_options` are (level, option, value) each; with
-    `happy_eyeballs_delay=None` addresses are tried one after another.
+    `happy_eyeballs_delay=None` addresses are tried one after another. With `disable_compression` no content coding is asked for, and none
+    undone, as in Go.
     """
 
     __signature__ = _Signature()            # help() would show __new__'s
@@ -145,7 +146,6 @@ class Transport(Tripper):
             raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
         _not_yet("proxy_headers", proxy_headers, None)
         _not_yet("trace", trace, None)
-        _not_yet("disable_compression", disable_compression, False)
         for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
                                      ("http2_max_conns_per_host", http2_max_conns_per_host, 4),
                                      ("expect_continue_timeout", expect_continue_timeout, 1.0)):
@@ -156,7 +156,9 @@ class Transport(Tripper):
             _not_yet("proxy", proxy, "env")
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
-        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives)
+        super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives,
+                         as_is=disable_compression)
+        self.disable_compression = disable_compression
         self._resolver: Resolver | None = None
         self._resolving = resolver, dns_cache_ttl
         self._tls: TlsSettings | None = None

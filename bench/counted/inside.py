@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import http.client
 import json
 import resource
@@ -94,6 +95,7 @@ class MallInfo(ctypes.Structure):
 
 def allocated() -> int:
     """Bytes that malloc has given out. With PYTHONMALLOC=malloc that is all memory there is, but for stacks and modules."""
+    gc.collect()
     asked = ctypes.CDLL(None).mallinfo2
     asked.restype = MallInfo
     found = asked()

@@ -6,7 +6,7 @@ from pooledhttp._core.poolable cimport Holder, Poolable
 from pooledhttp._core.runtime cimport Wake
 from pooledhttp._net.stream cimport Stream
 from pooledhttp._proto.chunked cimport Chunked
-from pooledhttp._proto.head cimport HeadFacts
+from pooledhttp._proto.head cimport NOTE_CODED, HeadFacts
 
 cdef enum Stage:
     XS_HEAD = 0          # the request is on its way, or the head awaited
@@ -27,6 +27,7 @@ cdef enum:
     FLAG_SAID_CLOSE = 8  # the same, in the caller's own fields
     FLAG_MAY_GO_ON = 16  # a 3xx may be followed by another request: its body is left unread, where it did not come with the head
     FLAG_MAY_REPEAT = 32  # the same for every status of 300 and more
+    FLAG_AS_IS = 64      # the caller decodes no body
 
 
 cdef enum:
@@ -63,6 +64,7 @@ cdef class Exchange:
     cdef Limits limits
     cdef int64_t deadline
     cdef int64_t max_body        # bytes, -1: none
+    cdef bint decoded_body       # that limit is for the decoded body: whoever decodes it holds it
     cdef size_t max_head
     cdef Wake* wake              # this thread's, where the exchange can be cancelled
     # --- sending
@@ -127,6 +129,16 @@ cdef class Exchange:
 cdef inline bint provisional(Exchange ex) noexcept nogil:
     # The head is there, and another request may follow on it: nobody waits for this body.
     return ex.facts.status >= 300 and ((ex.flags & FLAG_MAY_GO_ON and ex.facts.status < 400) or ex.flags & FLAG_MAY_REPEAT)
+
+
+cdef inline void see_coding(Exchange ex) noexcept nogil:
+    # The head is there. What max_body bounds is decoded above; where the body is not small it is left unread for that.
+    if ex.facts.notes & NOTE_CODED:
+        if ex.flags & FLAG_AS_IS:
+            ex.facts.notes &= ~NOTE_CODED
+        elif ex.max_body >= 0:
+            ex.decoded_body = True
+            ex.max_body = -1
 
 
 cdef class Connection(Poolable):

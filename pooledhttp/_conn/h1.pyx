@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
     BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_SAID_CLOSE, FLAG_STREAM,
-    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span, provisional,
+    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span, provisional, see_coding,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main
@@ -365,6 +365,7 @@ cdef class H1Connection(Connection):
         ex.head_at = ex.lo
         ex.lo += ex.facts.size
         ex.stage = XS_BODY
+        see_coding(ex)
         if ex.no_body_method or status == 204 or status == 304:
             ex.framing = FR_NONE
         elif ex.facts.chunked:

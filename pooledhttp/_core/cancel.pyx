@@ -1,8 +1,14 @@
 """Cancelling from another thread: a flag, and the wake descriptors of the threads that obey it. Never touches a socket."""
-from pooledhttp._core.compat cimport ph_load_int, ph_store_int
-from pooledhttp._core.runtime cimport WakeHandle
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
 
+from pooledhttp._core.compat cimport EINTR, POLLIN, errno, ph_gil_releases, ph_load_int, ph_now, ph_poll, ph_store_int, pollfd
+from pooledhttp._core.runtime cimport SLICE, WakeHandle, on_main, wake_clear
+
+import os
 import threading
+
+from pooledhttp._core.runtime import current_wake
 
 
 cdef class Canceller:
@@ -37,3 +43,43 @@ cdef class Canceller:
     cdef object leave(self, WakeHandle wake):
         with self.lock:
             self.waiting.remove(wake)
+
+
+def pause(int64_t until, Canceller cancel=None) -> bool:
+    """Wait until `until` (monotonic ns): True. False as soon as `cancel` was cancelled. What a signal's handler raises ends it too."""
+    cdef WakeHandle handle = None
+    cdef pollfd p
+    cdef int64_t left
+    cdef int r, failed = 0
+    cdef unsigned n = 0
+    if cancel is not None:
+        handle = current_wake()
+        p.fd = handle.w.rd
+        p.events = POLLIN
+        n = 1
+        handle.enter()
+        cancel.enter(handle)
+    try:
+        while cancel is None or not cancel.is_cancelled():
+            left = until - ph_now()
+            if left <= 0:
+                return True
+            if left > SLICE and on_main():
+                left = SLICE
+            with nogil:
+                r = ph_poll(&p, n, left)
+                failed = errno
+                if r > 0:
+                    wake_clear(handle.w)       # cleared first, looked at second
+            if r < 0 and failed != EINTR:
+                raise OSError(failed, os.strerror(failed))
+            PyErr_CheckSignals()
+        return False
+    finally:
+        if cancel is not None:
+            cancel.leave(handle)
+            handle.leave()
+
+
+def gil_releases() -> int:
+    return ph_gil_releases()

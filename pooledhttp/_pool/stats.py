@@ -10,7 +10,8 @@ class HostStats:
     """Counts of one pool key, or of a whole pool. Gauges say how it is now; counters only grow.
 
     Always `opened == open + sum(closed.values())`, and `open == idle + active`. `dials` counts permits to dial, also those not used in the end; `reuses`
-    counts how often a pooled connection was taken, also the first time where the request that dialed it was served by another one.
+    counts how often a pooled connection was taken, also the first time where the request that dialed it was served by another one. `retries` counts
+    requests sent again, because their reused connection was stale or by a `Retry`; a try of the latter counts in `requests` too.
     """
 
     idle: int

@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy
 
 from pooledhttp._conn.connection cimport (
     FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Connection, FilePiece,
-    provisional,
+    provisional, see_coding,
 )
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
@@ -628,6 +628,7 @@ cdef class Reply(Exchange):
         self.facts.conn_keep_alive = head.conn_keep_alive
         self.facts.keep_alive_timeout = head.keep_alive_timeout
         self.facts.notes = head.notes
+        see_coding(self)
         if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive)):
             self.sending = False
             self.send_broke = True

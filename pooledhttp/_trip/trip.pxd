@@ -28,7 +28,7 @@ cdef class Tripper:
     cdef readonly Pool pool
     cdef size_t max_head
     cdef bint retry_stale
-    cdef bint close_each           # disable_keep_alives
+    cdef int flags                 # of every exchange: FLAG_CLOSE, FLAG_AS_IS
 
     cdef object go(self, Reply x, Canceller cancel)
     cdef int run(self, Reply x) noexcept nogil

@@ -8,7 +8,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
-from pooledhttp._conn.connection cimport FLAG_CLOSE, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection, provisional
+from pooledhttp._conn.connection cimport FLAG_AS_IS, FLAG_CLOSE, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection, provisional
 from pooledhttp._conn.h1 cimport H1Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
@@ -88,11 +88,11 @@ cdef class Tripper:
     finishes a dial that lost its race, where `dial.ticket.taken` says so afterwards).
     """
 
-    def __init__(self, Pool pool, *, size_t max_head=1 << 20, bint retry_stale=True, bint close_each=False):
+    def __init__(self, Pool pool, *, size_t max_head=1 << 20, bint retry_stale=True, bint close_each=False, bint as_is=False):
         self.pool = pool
         self.max_head = max_head
         self.retry_stale = retry_stale
-        self.close_each = close_each
+        self.flags = (FLAG_CLOSE if close_each else 0) | (FLAG_AS_IS if as_is else 0)
 
     def exchange(self, str key, str host, int port, bytes method, bytes target, bytes authority, bytes fields, object body, Limits limits not None,
                  int64_t deadline, str source, int flags, int64_t max_body, Canceller cancel) -> Reply:
@@ -100,7 +100,7 @@ cdef class Tripper:
 
         `key` is the pool key `scheme://host:port`; `body` is None, bytes, or an iterable of bytes-like pieces with `length` (None: sent chunked)
         and `rewind() -> bool`; `deadline` is absolute monotonic nanoseconds or -1, `source` whose it is; `max_body` bounds the body
-        in bytes (-1: none). Raises what `errors` has.
+        in bytes (-1: none; of a coded one it bounds what comes of it: one that is not small is left unread). Raises what `errors` has.
         """
         cdef Reply x = Reply.__new__(Reply)
         if self.pool is None:
@@ -148,6 +148,8 @@ cdef class Tripper:
         """`exchange` of what this transport prepared. A plain answer is the response itself; where more must be done about it (3xx, notes) it is the
         `Reply`."""
         cdef Reply x = Reply.__new__(Reply)
+        if p.host.h.pool != <void*>self.pool:
+            raise ValueError("another transport prepared it")
         x.t_start = x.holder.since = ph_now()
         x.limits = limits
         x.deadline = deadline
@@ -175,8 +177,7 @@ cdef class Tripper:
         x.holder.label_len = PyBytes_GET_SIZE(x.method)
         x.holder.detail = PyBytes_AS_STRING(x.target)
         x.holder.detail_len = PyBytes_GET_SIZE(x.target)
-        if self.close_each:
-            x.flags |= FLAG_CLOSE
+        x.flags |= self.flags
         x.max_head = self.max_head
         x.first = True
         x.may_retry = self.retry_stale
@@ -342,7 +343,7 @@ cdef class Tripper:
             with nogil:
                 st = self.resume(x)
         # The head is there, the body not yet.
-        if x.flags & FLAG_STREAM or (x.stage != XS_DONE and provisional(x)):
+        if x.flags & FLAG_STREAM or (x.stage != XS_DONE and (x.decoded_body or provisional(x))):
             if x.stage == XS_DONE:
                 x.content = None
                 x.finish()
@@ -563,6 +564,12 @@ cdef class Tripper:
         with nogil:
             state = pool_waiter_state(self.pool, &x.waiter)
         return state == W_CONN or state == W_CLOSED or (x.cancel is not None and x.cancel.is_cancelled())
+
+    def count_retry(self, str key) -> None:
+        """A request to the host `key` is sent again by somebody above."""
+        cdef Host home = self.pool.host(key)
+        with nogil:
+            pool_count(self.pool, &home.h, &home.h.retries, 1)
 
     def adopted(self, Host home, Stream stream, object info) -> None:
         """A dial that lost its race was finished: pooled (`stream`), or counted as failed (None)."""

@@ -55,6 +55,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
                      help="the body, a form unless -H says otherwise; @FILE from a file, - from standard input; several are joined by &")
     req.add_argument("--json-body", metavar="JSON", help="the body, as JSON; @FILE from a file, - from standard input")
     req.add_argument("-u", "--user", metavar="USER:PASSWORD", help="basic authentication")
+    req.add_argument("--no-follow", action="store_true", help="a redirect is an answer like any other, and not followed")
+    req.add_argument("--retries", metavar="N", type=int, default=0,
+                     help="tries after the first, where it failed or was answered 429, 502, 503 or 504, and may be repeated (default 0)")
     limits = p.add_argument_group("limits")
     limits.add_argument("--timeout", metavar="S", type=float, help="seconds for each request, everything included")
     limits.add_argument("--connect-timeout", metavar="S", type=float, help="seconds for name and TCP (default 10, unless --timeout is given)")
@@ -113,6 +116,8 @@ class Settings:
             raise ValueError("no URL is given")
         if self.workers < 1:
             raise ValueError("-c takes at least 1 worker")
+        if args.retries < 0:
+            raise ValueError("--retries is not negative")
         if args.max_bytes is not None and args.max_bytes < 0:
             raise ValueError("--max-bytes is not negative")
         if args.head and (args.request or args.data or args.json_body is not None):
@@ -131,6 +136,7 @@ class Settings:
             raise ValueError(f"-o: {'not a' if os.path.exists(self.directory) else 'no such'} directory: {self.directory}")
         self.client: dict[str, Any] = {
             "headers": self.headers, "timeout": self._timeout(args), "max_response_bytes": args.max_bytes,
+            "follow_redirects": not args.no_follow, "retries": args.retries,
             "max_idle_conns": max(200, self.workers), "max_idle_conns_per_host": max(100, self.workers)}
         self._trust(args)
         if args.user is not None:

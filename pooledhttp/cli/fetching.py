@@ -24,7 +24,7 @@ _CHUNK = 1 << 16
 class Result:
     """What came of a job. `code` is its exit status."""
 
-    __slots__ = ("bytes", "conn", "error", "file", "headers", "job", "seconds", "status", "timings")
+    __slots__ = ("bytes", "conn", "error", "file", "headers", "job", "redirects", "seconds", "status", "timings")
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -34,6 +34,7 @@ class Result:
         self.timings: dict[str, float] = {}
         self.conn: ConnInfo | None = None
         self.headers: list[tuple[str, str]] = []
+        self.redirects: list[str] = []               # where it was led
         self.file: str | None = None
         self.error: BaseException | None = None
 
@@ -44,8 +45,8 @@ class Result:
             return OK if self.status is not None and self.status < 400 else STATUS
         if isinstance(e, TimeoutException):
             return TIMEOUT
-        if isinstance(e, (InvalidURL, UnsupportedProtocol, LocalProtocolError)):
-            return USAGE
+        if isinstance(e, (InvalidURL, LocalProtocolError)) or (isinstance(e, UnsupportedProtocol) and e.phase is None):
+            return USAGE                             # with a phase it was a server that led there
         if isinstance(e, Error):
             return NO_ANSWER
         return FILES if isinstance(e, OSError) else UNEXPECTED
@@ -92,6 +93,8 @@ class Fetcher:
             result.status = response.status_code
             result.headers = response.headers.multi_items()
             result.conn = response.conn
+            if response.history and response.url is not None:
+                result.redirects = [str(hop.url) for hop in (*response.history[1:], response) if hop.url is not None]
             try:
                 if job.path is not None and response.ok:
                     self._save(response, result, job.path)

@@ -144,7 +144,8 @@ def _redacted(result: Result) -> str:
 def _as_text(result: Result) -> str:
     conn = result.conn
     how = "-" if conn is None else f"reused #{conn.id}" if conn.reused else f"new #{conn.id}"
-    line = f"{result.status}  {result.bytes:>11,} B  {result.seconds * 1000:>9.1f} ms  {how:<12}  {result.job.shown}"
+    where = " -> ".join([result.job.shown, *map(printable, result.redirects[-1:])])
+    line = f"{result.status}  {result.bytes:>11,} B  {result.seconds * 1000:>9.1f} ms  {how:<12}  {where}"
     return line if result.file is None else f"{line}  {printable(result.file)}"
 
 
@@ -163,4 +164,5 @@ def _as_json(result: Result) -> str:
         "url": result.job.shown, "status": result.status, "bytes": result.bytes, "seconds": round(result.seconds, 6),
         "timings": {name: round(seconds, 6) for name, seconds in result.timings.items()},
         "reused": None if conn is None else conn.reused, "conn": None if conn is None else conn.id,
-        "remote_addr": None if conn is None else conn.remote_addr, "error": error, "headers": headers, "file": result.file})
+        "remote_addr": None if conn is None else conn.remote_addr, "error": error, "headers": headers, "redirects": result.redirects,
+        "file": result.file})

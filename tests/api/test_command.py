@@ -14,6 +14,7 @@ import pytest
 
 from pooledhttp import __version__
 from pooledhttp.cli.command import main, script
+from tests.support.peer import Peer, answering, respond
 
 from .server import Server
 
@@ -70,7 +71,33 @@ def test_json_lines(server: Server, capsys: Capture) -> None:
     assert (refused["status"], refused["error"]["type"], refused["error"]["phase"], refused["conn"]) == (None, "ConnectError", "connect", None)
     assert (nonsense["url"], nonsense["error"]["type"]) == ("nonsense", "InvalidURL")
     assert {tuple(o) for o in (first, again, missing, refused, nonsense)} == {(
-        "url", "status", "bytes", "seconds", "timings", "reused", "conn", "remote_addr", "error", "headers", "file")}
+        "url", "status", "bytes", "seconds", "timings", "reused", "conn", "remote_addr", "error", "headers", "redirects", "file")}
+
+
+def test_redirects(server: Server, capsys: Capture) -> None:
+    url, echo = server.url + "/status/302", server.url + "/echo"
+    assert main([url, "--json"]) == main([url, "--json", "--no-follow"]) == main([url]) == main([url, "--no-follow"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    followed, shown = json.loads(out[0]), json.loads(out[1])
+    assert (followed["url"], followed["status"], followed["redirects"]) == (url, 200, [echo])
+    assert (shown["status"], shown["redirects"], shown["headers"]["location"]) == (302, [], ["/echo"])
+    assert out[2].startswith("200 ")
+    assert out[2].endswith(f"{url} -> {echo}")
+    assert [line for line in out if line.startswith("302 ") and line.endswith(url)]
+
+
+def test_redirects_that_lead_nowhere(capsys: Capture) -> None:
+    with Peer(answering(respond(b"", 302, {"Location": "ftp://x/"}))) as nowhere, Peer(answering(respond(b"", 302, {"Location": "/"}))) as round_and_round:
+        assert main([nowhere.url(), round_and_round.url()]) == 4
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["UnsupportedProtocol", "TooManyRedirects"]
+
+
+def test_retries(capsys: Capture) -> None:
+    with Peer(answering(respond(b"", 503), respond(b"", 503), respond(b"here"))) as peer:
+        assert main([peer.url(), "--retries", "2"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main(["http://127.0.0.1:1/", "--retries", "-1"])
+    assert "--retries" in capsys.readouterr().err
 
 
 def test_quiet_json_has_what_went_wrong(server: Server, capsys: Capture) -> None:
@@ -187,7 +214,7 @@ def test_a_bad_url_does_not_keep_the_others(server: Server, capsys: Capture) -> 
 
 
 @pytest.mark.parametrize(("path", "args", "code"), [
-    ("/number/1", (), 0), ("/status/302", (), 0), ("/status/404", (), 3), ("/status/500", (), 3),
+    ("/number/1", (), 0), ("/status/302", (), 0), ("/status/302", ("--no-follow",), 0), ("/status/404", (), 3), ("/status/500", (), 3),
     ("/bytes/100", ("--max-bytes", "99"), 4), ("/bytes/100", ("--max-bytes", "100"), 0),
     ("/held", ("--timeout", "0.05"), 5), ("/held", ("--read-timeout", "0.05"), 5)])
 def test_exit_statuses(server: Server, capsys: Capture, path: str, args: tuple[str, ...], code: int) -> None:

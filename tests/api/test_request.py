@@ -99,8 +99,6 @@ def test_other_bad_arguments() -> None:
         Request("GET", "/only/a/path")
     with pytest.raises(NotImplementedError):
         Request("POST", "http://h/", files={"f": b""})  # type: ignore[arg-type]
-    with pytest.raises(NotImplementedError):
-        Request("GET", "http://h/", cookies={"a": "b"})  # type: ignore[arg-type]
 
 
 def test_a_host_of_the_callers() -> None:

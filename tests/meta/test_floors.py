@@ -16,8 +16,9 @@ FLOORS: dict[int, tuple[str, ...]] = {
     2: ("_net", "_pool"),
     3: ("_conn",),
     4: ("_trip", "transport"),
-    5: ("__init__", "__main__", "_version", "api", "auth", "cli", "client", "content", "context", "cookies", "decoders", "fanout", "flow", "headers",
-        "interned", "lines", "mock", "mounts", "option_types", "progress", "redirects", "replies", "request", "response", "retry", "timeout", "url"),
+    5: ("__init__", "__main__", "_version", "api", "auth", "challenges", "cli", "client", "content", "context", "cookies", "decoders", "digest", "events",
+        "fanout", "flow", "headers", "interned", "lines", "mock", "mounts", "netrc", "option_types", "progress", "redirects", "replies", "request",
+        "response", "retry", "set_cookie", "timeout", "url", "wsgi"),
     6: ("adapters",),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -5,6 +5,7 @@ Four servers: `plain` and `tls` keep connections alive without a limit, `few` cl
 
 /1k /64k /1m /1g     files (`content(name)` is what is in the first three; /1g is a gibibyte of zeros)
 /chunked/NAME        the same, chunked
+/gzip/NAME           the same, in gzip where that is accepted
 /slow/NAME           the same, at 256 KiB a second
 /close/NAME          the same, with Connection: close
 /token?token=X       answers X
@@ -99,6 +100,7 @@ class Nginx:
         root {files};
         client_max_body_size 0;
         location /chunked/ {{ alias {files}/; ssi on; ssi_types *; }}
+        location /gzip/ {{ alias {files}/; gzip on; gzip_types *; }}
         location /slow/ {{ alias {files}/; limit_rate 256k; }}
         location /close/ {{ alias {files}/; keepalive_timeout 0; }}
         location = /token {{ return 200 $arg_token; }}
