@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         budgets, here = Budgets(opts.budgets), build()
         with tempfile.TemporaryDirectory(prefix="counted-") as directory:
             servers = Servers(Path(directory))
-            # Twice where it becomes the budget: the interpreter may specialise a little less of the same code in one process than in another.
+            # Twice where it becomes the budget: the lower count holds.
             runs = [measure(groups, servers, _progress) for _ in range(max(opts.repeat, 2 if opts.update else 1))]
             counted = reduce(Measured.lower, runs)
             again = sorted({verdict.figure.group for verdict in budgets.judge(here, counted) if verdict.over and not opts.update})

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.counted import callgrind
-from bench.counted.callgrind import Window, typical
+from bench.counted.callgrind import Window, least
 from bench.probes.calls import each_get
 from bench.processes import Failed, find
 from bench.scenarios import OURS, Scenario
@@ -26,7 +26,7 @@ from bench.servers import Servers
 
 KINDS = ("plain", "tls")
 INSIDE = Path(__file__).parent / "inside.py"
-TIMES = 400              # requests of a window
+TIMES = 200              # requests of a window
 IDLE = (500, 2500)       # connections: the figure is the slope between
 PATIENCE = 60.0
 IMPORT = "import sys\nimport marks\nmarks.begin()\nimport {}\nmarks.end('import')\n"
@@ -100,7 +100,7 @@ def instructions(servers: Servers, times: int = TIMES) -> Measured:
     each = {"client": times, **{f"{kind}_get": times for kind in KINDS}, **{f"{kind}_http_client": times // 4 for kind in KINDS}}
     measured = Measured()
     for name, n in each.items():
-        _note(measured, name, typical(windows[name]), n)
+        _note(measured, name, least(windows[name]), n)
     return measured
 
 
@@ -109,7 +109,7 @@ def imports(servers: Servers) -> Measured:
     with tempfile.TemporaryDirectory() as empty:
         for name, what in (("import", "pooledhttp"), ("import_bare", "socket, ssl")):
             subprocess.run([sys.executable, "-c", f"import {what}"], cwd=empty, env=callgrind.ENVIRONMENT, check=True)         # so that it is compiled
-            _note(measured, name, typical(callgrind.count("-c", IMPORT.format(what), cwd=Path(empty))["import"]), 1)
+            _note(measured, name, least(callgrind.count("-c", IMPORT.format(what), cwd=Path(empty))["import"]), 1)
     return measured
 
 

@@ -19,8 +19,8 @@ import marks  # type: ignore[import-not-found,unused-ignore]
 import pooledhttp
 
 SIZE = 1024              # of the answers
-WARM = 150               # requests before the first window: the interpreter has specialised its code, the server said all that it says once
-WINDOWS = 3
+WARM = 200               # requests before the first window: the interpreter has specialised its code, the server said all that it says once
+WINDOWS = 6
 
 
 def windows(name: str, what: Callable[[object], object], times: int) -> None:
