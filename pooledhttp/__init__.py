@@ -24,6 +24,7 @@ from pooledhttp.errors import (
     NetworkError,
     PoolTimeout,
     ProtocolError,
+    ProxyConnectError,
     ProxyError,
     ReadError,
     ReadTimeout,
@@ -56,19 +57,20 @@ __all__ = [
     "ConnectRefusedByFilter", "ConnectTimeout", "Context", "Cookies", "DNSError", "DeadlineExceeded", "DecodingError", "DigestAuth",
     "Error", "HTTPStatusError", "Headers", "InvalidURL", "JSONDecodeError", "LocalProtocolError", "MockTransport", "NetRCAuth",
     "NetworkError", "PoolStats", "PoolTimeout", "ProtocolError",
-    "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
+    "ProxyConnectError", "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
     "ResponseHeaderTimeout", "ResponseTooLarge", "Retry",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",
     "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WSGITransport", "WriteError",
     "WriteTimeout",
-    "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post", "put",
-    "request", "stream",
+    "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post",
+    "public_addresses_only", "put", "request", "stream",
 ]
 
 
 if _TYPE_CHECKING:
     from pooledhttp.cookies import Cookies
     from pooledhttp.digest import DigestAuth
+    from pooledhttp.filters import public_addresses_only
     from pooledhttp.mock import MockTransport
     from pooledhttp.netrc import NetRCAuth
     from pooledhttp.retry import Retry
@@ -76,7 +78,7 @@ if _TYPE_CHECKING:
 
 # Where the names are that few programs use: imported when first asked for. JSONDecodeError's base is in json.
 _LATE = {"Cookies": "cookies", "DigestAuth": "digest", "JSONDecodeError": "errors", "MockTransport": "mock", "NetRCAuth": "netrc",
-         "Retry": "retry", "WSGITransport": "wsgi"}
+         "Retry": "retry", "WSGITransport": "wsgi", "public_addresses_only": "filters"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -46,7 +46,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 def get(url: str, **options: Unpack[Options]) -> Response:
     """The response to a GET of `url`, whatever its status, by the process-wide client.
 
-    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    Options: params, headers, cookies, content, data, json, auth, timeout, context, follow_redirects, retries, stream, max_response_bytes; see `Client.request`.
     """
     return default_client().get(url, **options)
 
@@ -54,7 +54,7 @@ def get(url: str, **options: Unpack[Options]) -> Response:
 def head(url: str, **options: Unpack[Options]) -> Response:
     """The response to a HEAD, which has no body, by the process-wide client.
 
-    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    Options: params, headers, cookies, content, data, json, auth, timeout, context, follow_redirects, retries, stream, max_response_bytes; see `Client.request`.
     """
     return default_client().head(url, **options)
 
@@ -62,7 +62,7 @@ def head(url: str, **options: Unpack[Options]) -> Response:
 def options(url: str, **options: Unpack[Options]) -> Response:
     """The response to an OPTIONS, by the process-wide client.
 
-    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    Options: params, headers, cookies, content, data, json, auth, timeout, context, follow_redirects, retries, stream, max_response_bytes; see `Client.request`.
     """
     return default_client().options(url, **options)
 
@@ -70,7 +70,7 @@ def options(url: str, **options: Unpack[Options]) -> Response:
 def post(url: str, **options: Unpack[Options]) -> Response:
     """The response to a POST; the body is `json=`, `data=` or `content=`, by the process-wide client.
 
-    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    Options: params, headers, cookies, content, data, json, auth, timeout, context, follow_redirects, retries, stream, max_response_bytes; see `Client.request`.
     """
     return default_client().post(url, **options)
 
@@ -78,7 +78,7 @@ def post(url: str, **options: Unpack[Options]) -> Response:
 def put(url: str, **options: Unpack[Options]) -> Response:
     """The response to a PUT; the body is `json=`, `data=` or `content=`, by the process-wide client.
 
-    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    Options: params, headers, cookies, content, data, json, auth, timeout, context, follow_redirects, retries, stream, max_response_bytes; see `Client.request`.
     """
     return default_client().put(url, **options)
 
@@ -86,7 +86,7 @@ def put(url: str, **options: Unpack[Options]) -> Response:
 def patch(url: str, **options: Unpack[Options]) -> Response:
     """The response to a PATCH; the body is `json=`, `data=` or `content=`, by the process-wide client.
 
-    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    Options: params, headers, cookies, content, data, json, auth, timeout, context, follow_redirects, retries, stream, max_response_bytes; see `Client.request`.
     """
     return default_client().patch(url, **options)
 
@@ -94,7 +94,7 @@ def patch(url: str, **options: Unpack[Options]) -> Response:
 def delete(url: str, **options: Unpack[Options]) -> Response:
     """The response to a DELETE, by the process-wide client.
 
-    Options: params, headers, content, data, json, auth, timeout, stream, max_response_bytes; see `Client.request`.
+    Options: params, headers, cookies, content, data, json, auth, timeout, context, follow_redirects, retries, stream, max_response_bytes; see `Client.request`.
     """
     return default_client().delete(url, **options)
 

@@ -42,7 +42,7 @@ _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
 # What no pickle holds.
-_LIVE = frozenset(("transport", "_as_is", "_exchange", "_exchange_prepared", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
+_LIVE = frozenset(("transport", "_exchange", "_exchange_prepared", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
@@ -154,7 +154,6 @@ class Client:
         self._trust = self._route.trust
         self._exchange = self._route.exchange
         self._exchange_prepared: Any = None if self._exchange is None else transport.exchange_prepared
-        self._as_is: bool = getattr(transport, "disable_compression", False)
         self._mounts: Mounts | None = None
         if mounts is not None and mounts != {}:
             from pooledhttp.mounts import Mounts
@@ -306,6 +305,7 @@ class Client:
         cookies: as for `Cookies`; for this request alone, over those of the jar.
         content: bytes, str (UTF-8), a binary file, or an iterable of bytes.
         data: a mapping or pairs, as a form; else like content.
+        files: a mapping or pairs, as a form with files (and the fields of `data`): a file, bytes, or (filename, file[, content_type[, headers]]).
         json: what `json.dumps` takes, sent as compact UTF-8.
         auth: (user, password), an `Auth`, or a callable (request) -> request; None for none.
         timeout: seconds for everything, (connect, read), a `Timeout`, or None for no limit.
@@ -396,6 +396,8 @@ class Client:
         request, _ = self._build("GET", url, {})
         if auth is not None:
             request = auth(request)
+        if self._trust is not None and self._trust.varies(request.url, request.headers.multi_items()):
+            return None
         *most, flags, whole = request.wire()
         wire = *most, flags | FLAG_MAY_GO_ON if self._follow else flags, whole
         made: Prepared = self.transport.prepare(wire, self._limit, self._default_encoding)
@@ -426,6 +428,7 @@ class Client:
         request = Request.from_wire(wire)
         request.trust = self._trust
         response = Response.from_reply(reply, request)
+        response._limit = self._limit
         response.default_encoding = self._default_encoding
         if reply.notes & SETS_COOKIES:
             self._take_cookies(response, request)
@@ -450,7 +453,7 @@ class Client:
         request = Request(method, self._absolute(url, params), headers=headers, cookies=take("cookies", None),
                           content=take("content", None), data=take("data", None), files=take("files", None), json=take("json", None))
         request.headers = merge(self._headers, request.headers, dropped)
-        if not self._as_is:
+        if not self._route_of(request.url).as_is:
             advertise(request.headers, dropped | self._dropped)
         request.complete = True
         request.trust = self._trust
@@ -477,7 +480,7 @@ class Client:
             return request
         request = request.copy()
         request.headers = merge(self._headers, request.headers)
-        if not self._as_is:
+        if not self._route_of(request.url).as_is:
             advertise(request.headers, self._dropped)
         request.complete = True
         return request

@@ -1,4 +1,4 @@
-"""Request bodies: what callers give as `content`, `data` or `json`, as bytes or as a source of pieces.
+"""Request bodies: what callers give as `content`, `data`, `files` or `json`, as bytes or as a source of pieces.
 
 A source is iterated once a try, by whoever sends it: files are read in pieces of 256 KiB and are never whole in memory. A known
 length that the source does not fulfil is a LocalProtocolError, raised where it shows, so that no request is framed wrongly.
@@ -11,24 +11,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from stat import S_ISREG
 
 from pooledhttp._conn.connection import FilePiece
+from pooledhttp._proto.writer import field_block
 from pooledhttp._typing import Any
-from pooledhttp.errors import LocalProtocolError, StreamConsumed
+from pooledhttp.errors import LocalProtocolError, StreamClosed, StreamConsumed
+from pooledhttp.headers import header_fields
 from pooledhttp.url import encode_form
 
 PIECE = 256 * 1024
 _encode_json: Callable[[Any], str] | None = None      # made when first needed: json is not imported before
 _STRAIGHT = 64 * 1024        # a file at least this large goes from the kernel to the socket
 _COPIED = 64 * 1024          # a writable buffer up to this size is copied; a larger one is sent from where it is
+# RFC 9110 section 6.5.1: what frames, routes, authenticates or changes a message is too late behind it.
+_NO_TRAILER = frozenset((
+    b"age", b"authorization", b"cache-control", b"connection", b"content-encoding", b"content-length", b"content-range", b"content-type", b"cookie",
+    b"date", b"expect", b"expires", b"host", b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"keep-alive",
+    b"location", b"max-forwards", b"pragma", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"range", b"retry-after",
+    b"set-cookie", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"vary", b"warning", b"www-authenticate"))
 
 
 class BodySource:
-    """A body that is sent piece by piece. `length` in bytes, or None where it is not known (it is then sent chunked)."""
+    """A body that is sent piece by piece. `length` in bytes, or None where it is not known (it is then sent chunked).
 
-    __slots__ = ("length", "started")
+    `trailers` are the fields sent behind a chunked body: a mapping or pairs, or a callable that gives them once the body is sent.
+    """
 
-    def __init__(self, length: int | None) -> None:
+    __slots__ = ("length", "started", "trailers")
+
+    def __init__(self, length: int | None, trailers: Any = None) -> None:
         self.length = length
         self.started = False
+        self.trailers = trailers
 
     def rewind(self) -> bool:
         """Make ready to be iterated from the start again; False where that cannot be."""
@@ -42,6 +54,18 @@ class BodySource:
     def spans(self) -> Iterator[Any]:
         """The same for the transport, to which a part of a file may be named by a FilePiece."""
         return self.pieces()
+
+    def trailer_section(self) -> bytes:
+        """The trailer fields as sent (RFC 9112 section 7.1.2). LocalProtocolError for what may not be one, or is no field."""
+        given = self.trailers() if callable(self.trailers) else self.trailers
+        if not given:
+            return b""
+        section = field_block(header_fields(given))
+        for line in section.split(b"\r\n"):
+            name = line.partition(b":")[0]
+            if name.lower() in _NO_TRAILER:
+                raise LocalProtocolError(f"{name.decode()} may not be sent as a trailer (RFC 9110 section 6.5.1)", phase="send")
+        return section
 
     def __iter__(self) -> Iterator[Any]:
         self._begin()
@@ -130,7 +154,7 @@ class IterBody(BodySource):
         if getattr(iterable, "gi_frame", iterable) is None:
             raise StreamConsumed("the generator given as a request's body has run to its end already: make another")
         self.iterable = iterable
-        super().__init__(None)
+        super().__init__(None, getattr(iterable, "trailers", None) or None)
 
     def rewind(self) -> bool:
         if not self.started:
@@ -157,37 +181,53 @@ class ChunkedBody(BodySource):
 
 
 class FileBody(BodySource):
-    """A binary file, from where it stands to its end. Where that is known, its growth while it is sent is left out."""
+    """A binary file, from where it stands to its end. Where that is known, its growth while it is sent is left out.
+
+    What has a `read` is a file; without `seek` its length is what its `len` (an int) or `len()` says, or unknown. ValueError for a closed one.
+    """
 
     __slots__ = ("file", "start")
 
     def __init__(self, file: Any) -> None:
         if isinstance(file, io.TextIOBase):
             raise TypeError("a file is sent from its bytes: open it in binary mode ('rb')")
+        if _is_closed(file):
+            raise ValueError("the file given as a request's body is closed")
         self.file = file
         self.start: int | None = None
-        length = None
         try:
-            # Not fstat: a gzip.GzipFile has a descriptor as well, of other bytes.
+            # Not fstat: a gzip.GzipFile has a descriptor as well, of other bytes. Nor what seek returns: some return nothing.
             start = file.tell()
-            length = max(0, file.seek(0, 2) - start)
+            file.seek(0, 2)
+            length: int | None = max(0, file.tell() - start)
             file.seek(start)
             self.start = start
         except (OSError, AttributeError, ValueError, TypeError):
-            length = None                     # a pipe, a socket, or a file-like object that only reads
-        super().__init__(length)
+            length = _stated_length(file)     # a pipe, a socket, or a file-like object that only reads
+        trailers = getattr(file, "trailers", None) or None
+        super().__init__(length if trailers is None else None, trailers)
+
+    def _begin(self) -> None:
+        if _is_closed(self.file):
+            raise StreamClosed("the file that is the request's body was closed before it was sent")
+        super()._begin()
 
     def rewind(self) -> bool:
         if not self.started:
             return True
         if self.start is None:
             return False
-        self.file.seek(self.start)
+        try:
+            self.file.seek(self.start)
+        except (OSError, ValueError):         # closed meanwhile
+            return False
         return super().rewind()
 
     def pieces(self) -> Iterator[Any]:
         read: Callable[[int], Any] = self.file.read
         left = self.length
+        if self.start is not None and self.file.tell() != self.start:
+            self.file.seek(self.start)        # sent before, or moved since the request was made
         while left is None or left > 0:
             piece = read(PIECE if left is None else min(PIECE, left))
             if not piece:
@@ -206,6 +246,18 @@ class FileBody(BodySource):
         yield FilePiece(raw.fileno(), start, length)
         if not file.closed:
             file.seek(start + length)          # as if it had been read
+
+
+def _is_closed(file: Any) -> bool:
+    return getattr(file, "closed", False) is True
+
+
+def _stated_length(file: Any) -> int | None:
+    """How much a file-like object that cannot seek says that it gives."""
+    stated = getattr(file, "len", None)
+    if stated is None and hasattr(type(file), "__len__"):
+        stated = len(file)
+    return stated if isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0 else None
 
 
 class GoneBody(BodySource):
@@ -257,15 +309,26 @@ def encode_content(content: Any) -> bytes | BodySource:
         return FileBody(content)
     if isinstance(content, Mapping):
         raise TypeError("content is bytes, str, a file or an iterable of bytes: a mapping goes in data= (a form) or json=")
-    if isinstance(content, (list, tuple)):
+    if isinstance(content, (list, tuple)) and not getattr(content, "trailers", None):
         return ListBody(content)
     if isinstance(content, Iterable):
         return IterBody(content)
     raise TypeError(f"content is bytes, str, a file or an iterable of bytes, not {type(content).__name__}")
 
 
-def encode_body(content: Any, data: Any, json: Any) -> tuple[bytes | BodySource | None, str | None]:
-    """The body, and the Content-Type that goes with it, of the one argument that is not None. Two of them are a TypeError."""
+def encode_body(content: Any, data: Any, json: Any, files: Any = None, content_type: str | None = None) -> tuple[bytes | BodySource | None, str | None]:
+    """The body, and the Content-Type that goes with it, of the one argument that is not None. Two of them are a TypeError.
+
+    But `data` may stand beside `files` (none of which is as if it was not given); `content_type` is then the caller's own.
+    """
+    if files is not None:
+        from pooledhttp.multipart import encode_multipart
+
+        body, kind = encode_multipart(files, data, content_type)
+        if body is not None:
+            if content is not None or json is not None:
+                raise TypeError(f"a request has one body: {'json' if content is None else 'content'} and files are given")
+            return body, kind
     if (content is not None) + (data is not None) + (json is not None) > 1:
         names = [name for name, value in (("content", content), ("data", data), ("json", json)) if value is not None]
         raise TypeError(f"a request has one body: {' and '.join(names)} are given")

@@ -9,7 +9,7 @@ from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import Auth
 from pooledhttp.content import rewound
 from pooledhttp.context import Context
-from pooledhttp.errors import Cancelled, Error, TooManyRedirects
+from pooledhttp.errors import Cancelled, Error, TooManyRedirects, TransportError
 from pooledhttp.request import Request
 from pooledhttp.response import SETS_COOKIES, Response
 from pooledhttp.timeout import Timeout
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pooledhttp.client import Client
     from pooledhttp.cookies import Cookies
+    from pooledhttp.proxies import Surroundings
     from pooledhttp.retry import Retry
 
 # Of a redirect, where it says where to.
@@ -47,18 +48,22 @@ def _as_request(made: Any) -> Request:
 
 
 class Route:
-    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests."""
+    """A transport as a client uses it: `exchange` is its compiled one, None where its `round_trip` is to be called; `trust` goes on requests.
 
-    __slots__ = ("exchange", "transport", "trust")
+    `as_is`: it wants no body coded, and decodes none.
+    """
+
+    __slots__ = ("as_is", "exchange", "transport", "trust")
 
     def __init__(self, transport: Any, trust_env: bool) -> None:
         self.transport = transport
-        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise
+        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise, or take other proxies,
         # share no connection.
-        self.trust: str = transport.ca_environment() if trust_env and isinstance(transport, Transport) else ""
+        self.trust: Surroundings | None = transport.surroundings(trust_env) if isinstance(transport, Transport) else None
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self.exchange: Any = transport.exchange if own else None
+        self.as_is: bool = getattr(transport, "disable_compression", False)
 
 
 class Flow:
@@ -231,7 +236,11 @@ class Flow:
         return until
 
     def _wait(self, until: int, request: Request) -> None:
-        if not pause(until, self.cancel):
+        try:
+            done = pause(until, self.cancel)
+        except OSError as e:                       # no descriptor to be had
+            raise TransportError(e.strerror or str(e), request=request, phase="pool", errno=e.errno) from e
+        if not done:
             assert self.cancel is not None
             reason = self.cancel.reason
             raise Cancelled(f"cancelled between two tries{f': {reason}' if reason is not None else ''}", reason=reason, request=request)

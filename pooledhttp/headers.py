@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 HeaderTypes: TypeAlias = "Headers | Mapping[str, Any] | Iterable[tuple[Any, Any]] | None"
 
-_SECRET = frozenset(("authorization", "proxy-authorization"))
+_SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
 
 
 def _text(name: str, value: Any) -> str:
@@ -30,7 +30,8 @@ def _name(name: Any) -> str:
     raise TypeError(f"a header's name is a str or bytes, not {type(name).__name__}")
 
 
-def _fields(headers: Any) -> Iterable[tuple[Any, Any]]:
+def header_fields(headers: Any) -> Iterable[tuple[Any, Any]]:
+    """(name, value) of each field, unchecked, of a mapping or of pairs; TypeError for anything else."""
     if isinstance(headers, Mapping):
         return headers.items()
     if isinstance(headers, (str, bytes)) or not isinstance(headers, Iterable):
@@ -72,7 +73,7 @@ class Headers(MutableMapping[str, str]):
             self._pairs = list(headers.multi_items())
         else:
             pairs = []
-            for key, value in _fields(headers):
+            for key, value in header_fields(headers):
                 name = _name(key)
                 pairs.append((name, _text(name, value)))
             self._pairs = pairs
@@ -213,7 +214,7 @@ def without_none(headers: HeaderTypes) -> tuple[HeaderTypes, frozenset[str]]:
     """`headers` without the names whose value is None, and those names in lower case."""
     if headers is None or isinstance(headers, Headers):
         return headers, frozenset()
-    pairs = list(_fields(headers))
+    pairs = list(header_fields(headers))
     dropped = frozenset([_name(name).lower() for name, value in pairs if value is None])
     return [(name, value) for name, value in pairs if value is not None], dropped
 

@@ -36,11 +36,13 @@ def _reference(response: Response) -> str:
     locations = set(response.headers.get_list("location"))
     if len(locations) > 1:
         raise RemoteProtocolError("a redirect with more than one Location", phase="headers", conn=response.conn)
-    data = "".join(locations).encode("latin-1")
+    text = "".join(locations)
     try:
-        return data.decode("utf-8")
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeEncodeError:                  # in a response made by hand
+        return text
     except UnicodeDecodeError:                  # in another charset: the same bytes go back
-        return "".join([chr(b) if b < 128 else f"%{b:02X}" for b in data])
+        return "".join([ch if ch < "\x80" else f"%{ord(ch):02X}" for ch in text])
 
 
 def _target(base: URL, response: Response) -> tuple[URL | None, bool]:

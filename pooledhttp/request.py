@@ -9,10 +9,10 @@ from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import BasicAuth
 from pooledhttp.content import BodySource, ChunkedBody, GoneBody, encode_body
 from pooledhttp.context import Context, in_force, within
-from pooledhttp.errors import InvalidURL, LocalProtocolError
+from pooledhttp.errors import InvalidURL, LocalProtocolError, ProxyError
 from pooledhttp.headers import Headers, HeaderTypes, wire_bytes
 from pooledhttp.timeout import Timeout, TimeoutTypes
-from pooledhttp.transport import FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM
+from pooledhttp.transport import FLAG_EXPECT, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM
 from pooledhttp.url import URL, Params, redact
 
 # RFC 9110 section 9.2.1: safe to send again where nobody knows whether the server saw it.
@@ -26,7 +26,10 @@ _FRAMING = frozenset(("host", "content-length", "transfer-encoding"))
 if TYPE_CHECKING:
     from typing import NamedTuple
 
+    from pooledhttp._net.proxy import Proxy
     from pooledhttp.cookies import Cookies, CookieTypes
+    from pooledhttp.multipart import RequestFiles
+    from pooledhttp.proxies import Surroundings
 
     class Wire(NamedTuple):
         """A request as `Transport.exchange` takes it. `flags` has FLAG_REPLAY where it may be sent again on a fresh connection."""
@@ -46,10 +49,6 @@ else:
     Wire = namedtuple("Wire", "key host port method target authority fields body flags url")
 
 
-def not_yet(option: str) -> NotImplementedError:
-    return NotImplementedError(f"{option} is not supported in this version of pooledhttp")
-
-
 def as_cookies(cookies: CookieTypes) -> Cookies:
     """What was given as `cookies`."""
     from pooledhttp.cookies import Cookies
@@ -60,23 +59,23 @@ def as_cookies(cookies: CookieTypes) -> Cookies:
 class Request:
     """A request: `method` (in upper case), `url` (a `URL` without userinfo), `headers`, `body`.
 
-    `content`, `data` and `json` exclude each other. A URL's userinfo becomes an `Authorization` header where none is given. Raises
-    InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no token), or TypeError (conflicting arguments).
+    `content`, `data`, `files` and `json` exclude each other, but that `data` may hold a form's fields beside `files`. A URL's userinfo
+    becomes an `Authorization` header where none is given. Raises InvalidURL, UnsupportedProtocol, LocalProtocolError (a method that is no
+    token, a name that would break its part), or TypeError (conflicting arguments).
     """
 
-    __slots__ = ("__weakref__", "body", "complete", "cookies", "headers", "method", "trust", "url")
+    __slots__ = ("__weakref__", "body", "complete", "cookies", "headers", "held", "method", "trust", "url")
     method: str
     url: URL
     headers: Headers
     body: bytes | BodySource | None     # None: no body
     complete: bool                      # a client has added its defaults
     cookies: Cookies | None             # its own, beside the client's; a client makes a Cookie field of both when it sends
-    trust: str                          # what its client found in the CA variables: the end of the pool key, "" where none counts
+    trust: Surroundings | None          # of its client: which proxy, and whom the environment has it trust; None: neither
+    held: tuple[Proxy, ...]             # those that its newest pool keys name, for as long as they are used
 
     def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: CookieTypes = None,
-                 content: Any = None, data: Any = None, files: None = None, json: Any = None) -> None:
-        if files is not None:
-            raise not_yet("files=")
+                 content: Any = None, data: Any = None, files: RequestFiles | None = None, json: Any = None) -> None:
         if not isinstance(method, str):
             raise TypeError(f"a method is a str, not {type(method).__name__}")
         if "://" in method:
@@ -89,7 +88,8 @@ class Request:
         self.method = method
         self.headers = Headers(headers)
         self.complete = False
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         self.cookies = as_cookies(cookies) if cookies is not None else None
         fields = self.headers.multi_items()                             # ours alone: nobody else has these headers yet
         names = [name.lower() for name, _ in fields]
@@ -103,10 +103,14 @@ class Request:
             target = target.without_userinfo()
         target.effective_port                                           # noqa: B018 - the scheme is one we speak
         self.url = target
-        body, kind = encode_body(content, data, json)
+        at = names.index("content-type") if "content-type" in names else -1
+        body, kind = encode_body(content, data, json, files, None if at < 0 else fields[at][1])
         self.body = b"" if isinstance(body, BodySource) and body.length == 0 else body
-        if kind is not None and "content-type" not in names:
-            fields.append(("Content-Type", kind))
+        if kind is not None:
+            if at < 0:
+                fields.append(("Content-Type", kind))
+            elif files and fields[at][1][:10].lower() == "multipart/":
+                fields[at] = (fields[at][0], kind)                      # with the boundary that it may have left to us
         length = self._length(self.body)
         if length is not None and "content-length" not in names and "transfer-encoding" not in names:
             fields.append(("Content-Length", str(length)))
@@ -119,9 +123,12 @@ class Request:
         self.method = wire.method.decode("ascii")
         self.url = URL(wire.url)
         self.headers = Headers.from_wire(wire.fields)
+        if " via " in wire.key.partition(" (")[0]:
+            self.headers.pop("Proxy-Authorization", None)        # was for the proxy, and not the caller's
         self.body = wire.body
         self.complete = True
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         self.cookies = None
         return self
 
@@ -154,14 +161,15 @@ class Request:
         other.body = self.body
         other.complete = self.complete
         other.trust = self.trust
+        other.held = ()
         other.cookies = self.cookies
         return other
 
     def wire(self) -> Wire:
-        """The request as the transport needs it, checked. LocalProtocolError for what HTTP does not allow."""
+        """The request as the transport needs it, checked. LocalProtocolError for what HTTP does not allow, ProxyError where there is no way to its proxy."""
         try:
             return self._checked()
-        except LocalProtocolError as e:
+        except (LocalProtocolError, ProxyError) as e:
             e.request = self
             raise
 
@@ -184,18 +192,26 @@ class Request:
         flags = FLAG_REPLAY if method in _REPLAYABLE else 0
         length = self._length(body)
         stated = None if length is None else str(length)
+        said = False
         for name, value in self.headers.multi_items():
             lower = name.lower()
             if lower in _FRAMING:
-                if value != stated or lower != "content-length":         # what it says by itself is said below
-                    framing.setdefault(lower, []).append(value)
+                if value != stated or lower != "content-length":
+                    framing.setdefault(lower, []).append(value)          # looked at below
+                if lower == "content-length" and not said:
+                    said = True
+                    pairs.append((name, value))
                 continue
             if lower == "idempotency-key":
                 flags |= FLAG_REPLAY
             elif lower == "connection" and "close" in [option.strip().lower() for option in value.split(",")]:
                 flags |= FLAG_SAID_CLOSE
+            elif lower == "expect" and value.lower() == "100-continue":
+                if not body:
+                    continue                                             # there is nothing to ask about (RFC 9110 section 10.1.1)
+                flags |= FLAG_EXPECT
             pairs.append((name, value))
-        authority = url.authority.encode("ascii")
+        authority = url.host_field.encode("ascii")
         if framing:
             hosts = framing.get("host")
             if hosts:
@@ -204,10 +220,14 @@ class Request:
                 authority = field_block([("Host", hosts[0])])[6:-2]
             body = _frame(body, framing, self.headers)
             length = self._length(body)
-        if length is not None:
+        if isinstance(body, BodySource) and body.trailers is not None and length is not None:
+            raise LocalProtocolError("trailers are sent behind a chunked body, and this one has a Content-Length (RFC 9110 section 6.5.1)")
+        if length is not None and not said:
             pairs.append(("Content-Length", str(length)))
-        key = url.key + self.trust if self.trust and url.scheme == "https" else url.key
-        return Wire(key, url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
+        key, target = url.key, url.target
+        if self.trust is not None:
+            key, target = self.trust.route(self, pairs)
+        return Wire(key, url.socket_path or url.host, url.effective_port, check_method(method.encode("ascii")), check_target(target.encode("ascii")),
                     authority, field_block(pairs), None if length == 0 else body or None, flags, str(url))
 
     def __repr__(self) -> str:
@@ -221,7 +241,8 @@ class Request:
                 "cookies": self.cookies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         self.cookies = None
         for name, value in state.items():
             setattr(self, name, value)

@@ -123,6 +123,9 @@ class Retry:
         """Whether the request may be sent again after that error."""
         if not isinstance(error, TransportError) or isinstance(error, _FINAL):
             return False
+        status = getattr(error, "status_code", None)           # a proxy's: 407 and its kin stay
+        if status is not None and 400 <= status < 500 and status != 429:
+            return False
         return error.phase in _UNSENT or isinstance(error, ConnectError) or self.may_repeat(request)
 
     def allows_response(self, request: Request, response: Response) -> bool:

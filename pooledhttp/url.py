@@ -3,6 +3,8 @@
 What is normalised: the scheme and the host in lower case, an IDNA host in ASCII, an IPv6 literal in its shortest form, a default port
 left out, dot segments removed (section 5.2.4), an empty path made "/". What may not stand in a component is percent-encoded
 as UTF-8; valid escapes are left as they are. The userinfo is kept in the string, and left out of `repr` and every message.
+
+"http+unix://%2Frun%2Fx.sock/path" names a Unix socket: its path, percent-encoded, stands for the host.
 """
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
 
 Params: TypeAlias = "str | bytes | Mapping[str, Any] | Iterable[tuple[str, Any]]"
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
+UNIX = "http+unix"
+DEFAULT_PORTS = {"http": 80, "https": 443, UNIX: 80}
 
 _ALNUM = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _UNRESERVED = frozenset(_ALNUM + "-._~")
+_LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._~")
 _REG_NAME = _UNRESERVED | frozenset("!$&'()*+,;=")
 _USERINFO = _REG_NAME | {":"}
 _PATH = _REG_NAME | frozenset(":@/")
@@ -67,12 +71,16 @@ def _encode(text: str, safe: frozenset[str]) -> str:
     return "".join(out)
 
 
+def _unescaped(text: str) -> bytes:
+    first, *rest = text.split("%")
+    return first.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in rest)
+
+
 def unescape(text: str) -> str:
     """`text`, whose escapes are valid, with them decoded as UTF-8, or as Latin-1 where they are not UTF-8."""
     if "%" not in text:
         return text
-    first, *rest = text.split("%")
-    data = first.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in rest)
+    data = _unescaped(text)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -112,20 +120,38 @@ def _host(host: str, text: str) -> str:
     if not _REG_NAME.issuperset(host):
         raise InvalidURL(f"a character that no host may have in the URL {redact(text)}")
     labels = host.removesuffix(".").split(".")
-    if "" in labels or max(map(len, labels)) > 63:
-        raise InvalidURL(f"an empty or too long label in the host of the URL {redact(text)}")
+    if "" in labels or max(map(len, labels)) > 63 or len(host) > 254:
+        raise InvalidURL(f"an empty or too long label in the host of the URL {redact(text)}, or too many")
     return host
 
 
-def _ipv6(literal: str, text: str) -> str:
-    if "%" in literal:
-        raise InvalidURL(f"an IPv6 zone id is not supported, in the URL {redact(text)}")
+def _ipv6(literal: str, text: str) -> tuple[str, str]:
+    """The address as it is dialed, "fe80::1%eth0", and as it stands in a URL, "fe80::1%25eth0" (RFC 6874; a bare "%" is taken for that)."""
     import socket
 
+    address, percent, zone = literal.partition("%")
     try:
-        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, literal))
+        address = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
     except (OSError, ValueError):
         raise InvalidURL(f"not an IPv6 address between the brackets of the URL {redact(text)}") from None
+    if not percent:
+        return address, address
+    zone = zone.removeprefix("25")
+    if not zone or not _UNRESERVED.issuperset(zone):
+        raise InvalidURL(f"not an IPv6 zone id between the brackets of the URL {redact(text)}")
+    return f"{address}%{zone}", f"{address}%25{zone}"
+
+
+def _socket_path(name: str, text: str) -> str:
+    """A Unix socket's path in the one way in which we write it. Capitals are escaped: who compares hosts in lower case tells them apart."""
+    if not name:
+        raise InvalidURL(f"no socket in the URL {redact(text)}: its path is percent-encoded (http+unix://%2Frun%2Fx.sock/)")
+    if ":" in name:
+        raise InvalidURL(f"a Unix socket has no port, in the URL {redact(text)}")
+    data = _unescaped(_encode(name, _REG_NAME))
+    if b"\0" in data[1:]:                                # at the beginning it is a name of Linux's own space
+        raise InvalidURL(f"a NUL in the socket's path in the URL {redact(text)}")
+    return "".join([chr(b) if chr(b) in _LOWER else f"%{b:02x}" for b in data])
 
 
 def _port(digits: str, text: str) -> int | None:
@@ -143,8 +169,8 @@ def _port(digits: str, text: str) -> int | None:
 class URL(str):
     """A URL with a scheme and a host, normalised; `params` are appended to its query.
 
-    `scheme`, `userinfo` (as written), `host` (ASCII; IPv6 without brackets), `port` (None where it is the scheme's default),
-    `path`, `query`, `fragment` are its parts. Raises InvalidURL, or UnsupportedProtocol for what has a scheme but no "//".
+    `scheme`, `userinfo` (as written), `host` (ASCII; IPv6 without brackets, a zone behind "%"), `port` (None where it is the scheme's
+    default), `path`, `query`, `fragment` are its parts. Raises InvalidURL, or UnsupportedProtocol for what has a scheme but no "//".
     """
 
     __slots__ = ("authority", "fragment", "host", "path", "port", "query", "scheme", "target", "userinfo")
@@ -155,7 +181,7 @@ class URL(str):
     path: str
     query: str
     fragment: str
-    authority: str      # host and port as in a Host field: no userinfo, no default port, IPv6 in brackets
+    authority: str      # host and port: no userinfo, no default port, IPv6 in brackets
     target: str         # the origin-form of a request: path and query (RFC 9112 section 3.2.1)
 
     def __new__(cls, url: str, params: Params | None = None) -> URL:
@@ -173,6 +199,19 @@ class URL(str):
     def password(self) -> str:
         """The userinfo's second part, decoded; "" where there is none."""
         return unescape(self.userinfo.partition(":")[2])
+
+    @property
+    def host_field(self) -> str:
+        """What a request says in Host: the authority, without an IPv6 zone (RFC 6874 section 4); "localhost" for a Unix socket."""
+        if self.scheme == UNIX:
+            return "localhost"
+        address, zone, rest = self.authority.partition("%25")
+        return address + rest[rest.index("]"):] if zone else address
+
+    @property
+    def socket_path(self) -> str | None:
+        """The path of the Unix socket (as of `os.fsdecode`) that an "http+unix" URL names; None for others."""
+        return _unescaped(self.host).decode("utf-8", "surrogateescape") if self.scheme == UNIX else None
 
     @property
     def origin(self) -> str:
@@ -203,7 +242,10 @@ class URL(str):
 
     def with_params(self, params: Params) -> URL:
         """This URL with `params` (see `encode_params`) appended to its query."""
-        more = encode_params(params)
+        try:
+            more = encode_params(params)
+        except UnicodeError:
+            raise InvalidURL(f"a lone surrogate, or bytes that are not ASCII, in the parameters of the URL {redact(self)}") from None
         if not more:
             return self
         head, mark, fragment = str(self).partition("#")
@@ -212,6 +254,7 @@ class URL(str):
 
     def join(self, reference: str) -> URL:  # type: ignore[override]  # as httpx names it; nobody joins strings by a URL
         """`reference`, absolute or relative, resolved against this URL (RFC 3986 section 5.2.2)."""
+        reference = reference.strip(" ")
         if has_scheme(reference):
             return URL(reference)
         base = f"{self.scheme}://"
@@ -290,12 +333,18 @@ def _parse_new(given: str) -> URL:
     if "\\" in authority:
         raise InvalidURL(f"a backslash in the authority of the URL {redact(text)}")
     userinfo, at, hostport = authority.rpartition("@")
-    if hostport.startswith("["):
+    if scheme not in DEFAULT_PORTS and (not hostport or scheme.endswith("+unix")):
+        hint = ": give Transport(uds=) and an https:// URL, whose host the certificate is for" if scheme == "https+unix" else ""
+        raise UnsupportedProtocol(f"the scheme {scheme!r} is not one we speak (http, https), in the URL {redact(text)}{hint}")
+    if scheme == UNIX:
+        host = authority = _socket_path(hostport, text)
+        number = None
+    elif hostport.startswith("["):
         literal, bracket, port = hostport[1:].partition("]")
         if not bracket or (port and port[0] != ":"):
             raise InvalidURL(f"an IPv6 address that its brackets do not hold in the URL {redact(text)}")
-        host = _ipv6(literal, text)
-        authority = f"[{host}]"
+        host, literal = _ipv6(literal, text)
+        authority = f"[{literal}]"
         number = _port(port[1:], text)
     else:
         name, _, port = hostport.partition(":")
@@ -324,11 +373,14 @@ def _parse_new(given: str) -> URL:
     return url
 
 
-def _scalar(value: Any) -> str | bytes:
+def scalar(value: Any) -> str | bytes:
+    """A parameter's or a form field's value as text; bytes as they are."""
     if isinstance(value, (str, bytes)):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
+    if hasattr(value, "read"):
+        raise TypeError("a file is no parameter, nor a form's field: give it in files=")
     return str(value)
 
 
@@ -350,7 +402,7 @@ def flatten(params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[tuple
 
 
 def _quote(value: Any, table: list[str]) -> str:
-    value = _scalar(value)
+    value = scalar(value)
     data = value.encode("utf-8") if isinstance(value, str) else value
     return "".join([table[b] for b in data])
 

@@ -28,6 +28,7 @@ cdef enum:
     FLAG_MAY_GO_ON = 16  # a 3xx may be followed by another request: its body is left unread, where it did not come with the head
     FLAG_MAY_REPEAT = 32  # the same for every status of 300 and more
     FLAG_AS_IS = 64      # the caller decodes no body
+    FLAG_EXPECT = 128    # Expect: 100-continue, in the caller's own fields, before a body
 
 
 cdef enum:
@@ -74,6 +75,9 @@ cdef class Exchange:
     cdef bint sending
     cdef bint any_sent           # a byte of this attempt was accepted
     cdef bint send_broke         # the upload stopped short
+    cdef bint expecting          # the body is held back until 100 (Continue) comes, or `expect_until`
+    cdef int64_t expect          # ns that it waits for that
+    cdef int64_t expect_until    # 0: the head is not sent yet
     cdef char frame[32]          # a chunk's header line
     cdef int file_fd             # behind the spans, this much of a file
     cdef int64_t file_at
@@ -147,12 +151,15 @@ cdef class Connection(Poolable):
     # A new attempt: takes a buffer and writes the request's head into it. ST_OK or ST_NOMEM.
     cdef int begin(self, Exchange ex) noexcept nogil
     # Runs as far as it can. ST_OK: the head is there; stage says whether the body is too. ST_NEED_GIL: the upload's next
-    # piece is wanted, then call again. ST_INTR, ST_WOKEN: call again to go on. ST_UNSURE: h11 decides.
+    # piece is wanted, then call again. ST_INTR, ST_WOKEN: call again to go on. ST_UNSURE: h11 decides. ST_REFUSED: a 417 that a request
+    # without Expect may not meet; call again to have it all the same.
     cdef int exchange(self, Exchange ex) noexcept nogil
     # One read of raw bytes into dst while sending what is left. >= 1, or a status as above; ST_EOF at the end.
     cdef ssize_t fill(self, Exchange ex, char* dst, size_t room) noexcept nogil
     # Up to n decoded bytes of the body: >= 1, ST_EOF at its end (stage is XS_DONE then), or a status as above.
     cdef ssize_t read_body(self, Exchange ex, char* dst, size_t n) noexcept nogil
+    # The body is held back no longer.
+    cdef void go_on(self, Exchange ex) noexcept nogil
     # After the answer: finish the upload. ST_OK, or a status as above.
     cdef int finish_sending(self, Exchange ex) noexcept nogil
     # RE_REUSE, or the reason against it.

@@ -43,7 +43,7 @@ cdef class Exchange:
     cdef void reset(self) noexcept nogil:
         self.n_spans = self.at_span = 0
         self.file_left = 0
-        self.sending = self.any_sent = self.send_broke = self.any_received = False
+        self.sending = self.any_sent = self.send_broke = self.any_received = self.expecting = False
         self.has_pieces = self.in_pieces
         self.lo = self.hi = self.body_off = self.body_len = 0
         self.facts.scanned = 0
@@ -82,6 +82,9 @@ cdef class Connection(Poolable):
 
     cdef ssize_t read_body(self, Exchange ex, char* dst, size_t n) noexcept nogil:
         return ST_IO
+
+    cdef void go_on(self, Exchange ex) noexcept nogil:
+        pass
 
     cdef int finish_sending(self, Exchange ex) noexcept nogil:
         return ST_IO

@@ -8,6 +8,7 @@ cdef class H1Connection(Connection):
     cdef int push(self, Exchange ex) noexcept nogil
     cdef ssize_t ended(self, ssize_t r) noexcept nogil
     cdef int wait_to_send(self, Exchange ex, int events) noexcept nogil
+    cdef ssize_t hold(self, Exchange ex, char* dst, size_t room) noexcept nogil
     cdef bint too_late(self, Exchange ex) noexcept nogil
     cdef bint deaf(self, Exchange ex) noexcept nogil
     cdef int head_done(self, Exchange ex) noexcept nogil

@@ -8,14 +8,14 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
-    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_SAID_CLOSE, FLAG_STREAM,
+    BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_EXPECT, FLAG_SAID_CLOSE, FLAG_STREAM,
     FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span, provisional, see_coding,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF, ST_FILE,
-    ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+    ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE, Stream
 from pooledhttp._proto.chunked cimport chunked_feed, chunked_init
@@ -95,7 +95,9 @@ cdef class H1Connection(Connection):
             total += 19
         if ex.body is not None:
             body = PyBytes_GET_SIZE(ex.body)
-            if body <= JOIN:
+            if ex.flags & FLAG_EXPECT:
+                body = 0
+            elif body <= JOIN:
                 total += body
         if ex.buf != NULL and (ex.own_buf or total > BUFFER_SIZE // 2):
             ex.drop_buffer()
@@ -134,6 +136,9 @@ cdef class H1Connection(Connection):
         elif body > 0:
             _put(at, PyBytes_AS_STRING(ex.body), body)
         ex.sending = True
+        if ex.flags & FLAG_EXPECT:
+            ex.expecting = True
+            ex.expect_until = 0
         ex.t_begin = ex.last_write = ex.asked = ph_now()
         return ST_OK
 
@@ -153,6 +158,29 @@ cdef class H1Connection(Connection):
         ex.sending = True
         ex.t_begin = ex.last_write = ex.asked = ph_now()
         return ST_OK
+
+    cdef void go_on(self, Exchange ex) noexcept nogil:
+        ex.expecting = False
+        if ex.body is not None:
+            ex.spans[1].p = PyBytes_AS_STRING(ex.body)
+            ex.spans[1].n = PyBytes_GET_SIZE(ex.body)
+            ex.n_spans = 2
+        ex.last_write = ph_now()
+
+    cdef ssize_t hold(self, Exchange ex, char* dst, size_t room) noexcept nogil:
+        # The head is sent, and the server asked whether it wants the body (RFC 9110 section 10.1.1). ST_AGAIN: it did not say in time.
+        cdef int64_t now = ph_now(), until = ex.deadline
+        cdef ssize_t r
+        if ex.expect_until == 0:
+            ex.expect_until = now + ex.expect
+        if now >= ex.expect_until:
+            return ST_AGAIN
+        ex.phase = PH_HEADERS
+        ex.limit = LIM_TOTAL
+        if until < 0 or ex.expect_until < until:
+            until = ex.expect_until
+        r = self.stream.recv_into(dst, room, until, ex.wake)
+        return ST_AGAIN if r == ST_TIMEOUT and until == ex.expect_until else self.ended(r)
 
     cdef int push(self, Exchange ex) noexcept nogil:
         # Send what the kernel takes now, up to about a mebibyte. ST_OK: all of the spans is on its way.
@@ -227,6 +255,12 @@ cdef class H1Connection(Connection):
         while ex.sending:
             st = self.push(ex)
             if st == ST_OK:
+                if ex.expecting:
+                    r = self.hold(ex, dst, room)
+                    if r != ST_AGAIN:
+                        return r
+                    self.go_on(ex)
+                    continue
                 if ex.has_pieces:
                     # Early answers are looked for between pieces too.
                     r = self.stream.try_recv(dst, room)
@@ -317,6 +351,8 @@ cdef class H1Connection(Connection):
                         ex.lo += ex.facts.size
                         ex.facts.scanned = 0
                         ex.interim += 1
+                        if ex.expecting:
+                            self.go_on(ex)
                         if ex.interim > MAX_INTERIM or ex.lo > ex.max_head:
                             ex.err = BR_INTERIM_FLOOD
                             return ST_PROTO
@@ -377,7 +413,7 @@ cdef class H1Connection(Connection):
         else:
             ex.framing = FR_CLOSE
         ex.body_off = ex.lo
-        if ex.sending and (status >= 400 or ex.facts.conn_close or (ex.facts.minor == 0 and not ex.facts.conn_keep_alive)):
+        if ex.sending and (status >= 400 or ex.facts.conn_close or (ex.facts.minor == 0 and not ex.facts.conn_keep_alive) or ex.expecting):
             # The server will not want the rest.
             ex.sending = False
             ex.send_broke = True
@@ -390,7 +426,7 @@ cdef class H1Connection(Connection):
             if not ex.sending:
                 ex.stage = XS_DONE
                 ex.t_done = ex.t_head
-        return ST_OK
+        return ST_REFUSED if ex.flags & FLAG_EXPECT and status == 417 else ST_OK
 
     # --- the body ------------------------------------------------------------------------------------------------------
 

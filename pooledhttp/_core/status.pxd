@@ -18,6 +18,7 @@ cdef enum Status:
     ST_NOMEM = -14
     ST_CLOSED = -15       # the pool is closed
     ST_FILE = -16         # a file that is sent could not be read, errno kept beside; 0: it ended early
+    ST_REFUSED = -17      # 417 to a request with `Expect: 100-continue`
 
 # Phases, as errors name them. PHASES in errors.py is in this order.
 cdef enum Phase:

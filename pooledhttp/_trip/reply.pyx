@@ -531,6 +531,7 @@ cdef class Reply(Exchange):
         if self.pieces is None:
             sendable = getattr(self.source_body, "sendable", None)
             self.pieces = iter(self.source_body) if sendable is None else sendable()
+            self.to_come = -1 if self.source_body.length is None else self.source_body.length
         self.n_spans = self.at_span = 0
         self.last_write = ph_now()
         if self.file_left > 0:
@@ -544,6 +545,7 @@ cdef class Reply(Exchange):
                 self.file_fd = (<FilePiece>got).fd
                 self.file_at = (<FilePiece>got).at
                 self.file_left = (<FilePiece>got).size
+                self.took_piece(self.file_left)
                 return 1
             piece = got if type(got) is bytes else bytes(memoryview(got))
             n = PyBytes_GET_SIZE(piece)
@@ -564,13 +566,28 @@ cdef class Reply(Exchange):
                 self.spans[0].n = n
                 self.n_spans = 1
             self.piece = piece
+            self.took_piece(n)
             return 1
         self.has_pieces = False
         if self.chunked_upload:
-            self.spans[0].p = b"0\r\n\r\n"
-            self.spans[0].n = 5
+            tail = getattr(self.source_body, "trailer_section", None)
+            piece = b"0\r\n\r\n" if tail is None else b"0\r\n%b\r\n" % tail()
+            self.spans[0].p = PyBytes_AS_STRING(piece)
+            self.spans[0].n = PyBytes_GET_SIZE(piece)
             self.n_spans = 1
+            self.piece = piece
         return 1
+
+    cdef object took_piece(self, int64_t n):
+        # An answer to the last byte may be here before anybody asks whether it was the last: so that is known with the last piece.
+        if self.to_come < 0:
+            return
+        self.to_come -= n
+        if self.to_come == 0:
+            for _ in self.pieces:
+                raise errors.LocalProtocolError(f"the request's body is longer than its Content-Length of {self.source_body.length}", phase="send")
+            self.has_pieces = False
+            self.last_write = ph_now()
 
     # --- bodies --------------------------------------------------------------------------------------------------------
 
@@ -612,6 +629,8 @@ cdef class Reply(Exchange):
                 head = fb.head()
                 if head is not None:
                     break
+                if self.expecting and any([status == 100 for status, _ in fb.interim]):
+                    (<Connection>self.slot.owner).go_on(self)
         except errors.Error as e:
             e.conn = self.conn
             raise
@@ -629,7 +648,7 @@ cdef class Reply(Exchange):
         self.facts.keep_alive_timeout = head.keep_alive_timeout
         self.facts.notes = head.notes
         see_coding(self)
-        if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive)):
+        if self.sending and (head.status >= 400 or self.facts.conn_close or (head.minor == 0 and not head.conn_keep_alive) or self.expecting):
             self.sending = False
             self.send_broke = True
             self.has_pieces = False

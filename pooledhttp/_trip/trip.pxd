@@ -29,16 +29,18 @@ cdef class Tripper:
     cdef size_t max_head
     cdef bint retry_stale
     cdef int flags                 # of every exchange: FLAG_CLOSE, FLAG_AS_IS
+    cdef int64_t expect            # ns that a body waits for 100 (Continue)
 
     cdef object go(self, Reply x, Canceller cancel)
     cdef int run(self, Reply x) noexcept nogil
     cdef int attempt(self, Reply x, bint probe) noexcept nogil
     cdef int resume(self, Reply x) noexcept nogil
     cdef int judge(self, Reply x, int st) noexcept nogil
-    cdef int replace(self, Reply x, bint retried) noexcept nogil
+    cdef int replace(self, Reply x, bint retried, int reason) noexcept nogil
     cdef object forgo(self, Reply x)
     cdef object guarded(self, Reply x, int st)
     cdef bint may_begin_again(self, Reply x) except -1
+    cdef bint may_go_unasked(self, Reply x) except -1
     cdef object drop_dial(self, object dial, Reply x)
     cdef bint woken(self, Reply x)
     cdef object slow(self, Reply x, int st)

@@ -8,15 +8,15 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
-from pooledhttp._conn.connection cimport FLAG_AS_IS, FLAG_CLOSE, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection, provisional
+from pooledhttp._conn.connection cimport FLAG_AS_IS, FLAG_CLOSE, FLAG_EXPECT, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection, provisional
 from pooledhttp._conn.h1 cimport H1Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
 from pooledhttp._core.limits cimport Limits
 from pooledhttp._core.runtime cimport WakeHandle, wake_clear
 from pooledhttp._core.status cimport (
-    LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
-    ST_NEED_GIL, ST_OK, ST_STALE, ST_TIMEOUT, ST_TLS, ST_UNSURE,
+    LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
+    ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TIMEOUT, ST_TLS, ST_UNSURE,
 )
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
@@ -88,11 +88,13 @@ cdef class Tripper:
     finishes a dial that lost its race, where `dial.ticket.taken` says so afterwards).
     """
 
-    def __init__(self, Pool pool, *, size_t max_head=1 << 20, bint retry_stale=True, bint close_each=False, bint as_is=False):
+    def __init__(self, Pool pool, *, size_t max_head=1 << 20, bint retry_stale=True, bint close_each=False, bint as_is=False,
+                 int64_t expect=1000000000):
         self.pool = pool
         self.max_head = max_head
         self.retry_stale = retry_stale
         self.flags = (FLAG_CLOSE if close_each else 0) | (FLAG_AS_IS if as_is else 0)
+        self.expect = expect
 
     def exchange(self, str key, str host, int port, bytes method, bytes target, bytes authority, bytes fields, object body, Limits limits not None,
                  int64_t deadline, str source, int flags, int64_t max_body, Canceller cancel) -> Reply:
@@ -179,6 +181,7 @@ cdef class Tripper:
         x.holder.detail_len = PyBytes_GET_SIZE(x.target)
         x.flags |= self.flags
         x.max_head = self.max_head
+        x.expect = self.expect
         x.first = True
         x.may_retry = self.retry_stale
         if cancel is None:
@@ -230,7 +233,7 @@ cdef class Tripper:
             if st != ST_OK:
                 if (<Connection>x.slot.owner).stream.foreign:
                     return ST_TLS
-                return self.replace(x, False)
+                return self.replace(x, False, RE_SERVER_CLOSED)
         st = (<Connection>x.slot.owner).begin(x)
         if st != ST_OK:
             return st
@@ -259,12 +262,12 @@ cdef class Tripper:
             return ST_STALE
         if x.pieces is not None:
             return ST_STALE
-        return self.replace(x, True)
+        return self.replace(x, True, RE_SERVER_CLOSED)
 
-    cdef int replace(self, Reply x, bint retried) noexcept nogil:
-        # x's reused connection was dead. ST_AGAIN: find another; ST_NEED_GIL: dial, its place is kept.
+    cdef int replace(self, Reply x, bint retried, int reason) noexcept nogil:
+        # x's connection is of no use. ST_AGAIN: find another; ST_NEED_GIL: dial, its place is kept.
         cdef int st = ST_NEED_GIL if pool_keep_place(self.pool, x.slot) else ST_AGAIN
-        x.give(RE_SERVER_CLOSED, -1, retried)
+        x.give(reason, -1, retried)
         if retried:
             pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
         slot_release(x.slot)
@@ -331,13 +334,22 @@ cdef class Tripper:
             if st == ST_UNSURE:
                 if x.stage == XS_HEAD:
                     x.fallback_head()
+                    if x.status == 417 and x.flags & FLAG_EXPECT and self.may_go_unasked(x):
+                        with nogil:
+                            st = self.replace(x, True, RE_NOT_REUSABLE)
+                        continue
                 else:
                     x.take_head()
                     x.fallback_body()
                 break
             if st == ST_STALE and self.may_begin_again(x):
                 with nogil:
-                    st = self.replace(x, True)
+                    st = self.replace(x, True, RE_SERVER_CLOSED)
+                continue
+            if st == ST_REFUSED:
+                again = self.may_go_unasked(x)
+                with nogil:
+                    st = self.replace(x, True, RE_NOT_REUSABLE) if again else self.resume(x)
                 continue
             x.resolve(st)
             with nogil:
@@ -360,6 +372,15 @@ cdef class Tripper:
         if not x.source_body.rewind():
             return False
         x.pieces = x.piece = None
+        return True
+
+    cdef bint may_go_unasked(self, Reply x) except -1:
+        # 417 says that somebody on the way knows no Expect: without it, once (RFC 9110 section 10.1.1).
+        x.flags &= ~FLAG_EXPECT
+        if x.pieces is not None and not x.source_body.rewind():
+            return False
+        x.pieces = x.piece = x.fallback = None
+        x.fields = b"".join([line for line in x.fields.splitlines(True) if line[:7].lower() != b"expect:"])
         return True
 
     # --- a connection --------------------------------------------------------------------------------------------------
@@ -512,6 +533,7 @@ cdef class Tripper:
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:
+            phase = dial.phase
             if state == W_CONN:
                 try:
                     try:
@@ -526,12 +548,12 @@ cdef class Tripper:
                     raise
                 if x.cancel is not None and x.cancel.is_cancelled():
                     self.refuse(x, state)
-                    raise gate.cancelled("connect", x.cancel.reason, None)
+                    raise gate.cancelled(phase, x.cancel.reason, None)
                 return self.took(x, x.waiter.slot)
             self.drop_dial(dial, x)
             if state == W_CLOSED:
-                raise gate.cancelled("connect", "the transport was closed", None)
-            raise gate.cancelled("connect", x.cancel.reason, None)
+                raise gate.cancelled(phase, "the transport was closed", None)
+            raise gate.cancelled(phase, x.cancel.reason, None)
         timings = dial.timings
         x.t_dns = timings.get("dns", 0)
         x.t_connect = timings.get("connect", 0)

@@ -135,7 +135,7 @@ class Settings:
         if self.directory is not None and not os.path.isdir(self.directory):
             raise ValueError(f"-o: {'not a' if os.path.exists(self.directory) else 'no such'} directory: {self.directory}")
         self.client: dict[str, Any] = {
-            "headers": self.headers, "timeout": self._timeout(args), "max_response_bytes": args.max_bytes,
+            "headers": self.headers, "timeout": self._timeout(args), "max_response_bytes": args.max_bytes, "disable_compression": True,
             "follow_redirects": not args.no_follow, "retries": args.retries,
             "max_idle_conns": max(200, self.workers), "max_idle_conns_per_host": max(100, self.workers)}
         self._trust(args)

@@ -182,12 +182,6 @@ def test_an_unknown_option_says_where_it_is() -> None:
         mock().send("http://h/")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("option", [{"files": {"f": b""}}])
-def test_what_no_request_can_yet_says_so(option: dict[str, Any]) -> None:
-    with pytest.raises(NotImplementedError, match=next(iter(option))):
-        mock().get("http://h/", **option)
-
-
 def test_what_asks_for_nothing_is_taken() -> None:
     c = mock(cookies=None, follow_redirects=False, max_redirects=10, retries=0, mounts=None, trust_env=False)
     assert c.get("http://h/", cookies=None, files=None, context=None, follow_redirects=False, retries=0).status_code == 200

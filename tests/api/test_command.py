@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import importlib
 import json
 import re
@@ -14,7 +15,7 @@ import pytest
 
 from pooledhttp import __version__
 from pooledhttp.cli.command import main, script
-from tests.support.peer import Peer, answering, respond
+from tests.support.peer import Peer, answering, header, respond
 
 from .server import Server
 
@@ -47,6 +48,16 @@ def test_it_fetches_and_shows_what_the_pool_did(server: Server) -> None:
 def test_many_workers(server: Server, capsys: Capture) -> None:
     assert main([*[f"{server.url}/number/{i}" for i in range(12)], "-c", "4"]) == 0
     assert [row.rsplit("/", 1)[1] for row in capsys.readouterr().out.splitlines()[:12]] == [str(i) for i in range(12)]
+
+
+def test_bodies_are_as_on_the_wire(peer: Any, tmp_path: Path, capsys: Capture) -> None:
+    raw = gzip.compress(b"hello " * 100)
+    server = peer(answering(respond(raw, headers={"Content-Encoding": "gzip"})))
+    assert main([server.url("/a.gz"), "-o", str(tmp_path), "--json", "-H", "Accept-Encoding: gzip"]) == 0
+    assert main([server.url("/b.gz"), "-o", str(tmp_path), "--json"]) == 0
+    assert [one["bytes"] for one in objects(capsys)] == [len(raw)] * 2
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes() == raw
+    assert [header(bytes(conn.received), "Accept-Encoding") for conn in server.conns] == ["gzip", None]
 
 
 def test_quiet_says_only_what_went_wrong(server: Server, capsys: Capture) -> None:

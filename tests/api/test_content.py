@@ -4,13 +4,14 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pooledhttp import LocalProtocolError, StreamConsumed
+from pooledhttp import LocalProtocolError, Request, StreamClosed, StreamConsumed
 from pooledhttp.content import PIECE, BodySource, FileBody, encode_body, encode_content
 
 
@@ -122,6 +123,135 @@ def test_a_reader_without_seek() -> None:
     body = FileBody(Reader())
     assert body.length is None
     assert list(body) == [b"a", b"b"]
+
+
+class Stated:
+    """As requests_toolbelt's encoders are: it only reads, and says how much there is."""
+
+    def __init__(self, data: bytes, length: Any) -> None:
+        self.file = io.BytesIO(data)
+        self.len = length
+
+    def read(self, n: int) -> bytes:
+        return self.file.read(n)
+
+
+class Sized(Stated):
+    def __init__(self, data: bytes, length: int) -> None:
+        self.file = io.BytesIO(data)
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@pytest.mark.parametrize("kind", [Stated, Sized])
+def test_a_reader_that_says_its_length(kind: type[Stated]) -> None:
+    body = FileBody(kind(b"abc", 3))
+    assert (body.length, list(body)) == (3, [b"abc"])
+    assert not body.rewind()
+    with pytest.raises(LocalProtocolError, match="1 bytes short"):
+        list(FileBody(kind(b"abc", 4)))
+
+
+@pytest.mark.parametrize("length", [-1, None, "3", True, 3.0, lambda: 3])
+def test_a_length_that_is_none(length: Any) -> None:
+    assert FileBody(Stated(b"abc", length)).length is None
+
+
+def test_a_temporary_file_that_tells_nothing_as_it_seeks() -> None:
+    class Quiet(io.BytesIO):
+        def seek(self, *args: Any) -> None:  # type: ignore[override]  # as tempfile's spooled one does in Python 3.10
+            super().seek(*args)
+
+    file = Quiet(b"abcd")
+    file.seek(1)
+    body = FileBody(file)
+    assert (body.length, list(body), body.rewind(), list(body)) == (3, [b"bcd"], True, [b"bcd"])
+    with tempfile.SpooledTemporaryFile() as spooled, tempfile.NamedTemporaryFile() as named:
+        for each in (spooled, named):
+            each.write(b"abcd")
+            each.seek(1)
+            body = FileBody(each)
+            assert (body.length, list(body), body.rewind(), list(body)) == (3, [b"bcd"], True, [b"bcd"])
+
+
+def test_a_file_is_sent_from_where_the_request_found_it() -> None:
+    file = io.BytesIO(b"abcd")
+    body = source(file)
+    file.seek(3)
+    assert b"".join(body) == b"abcd"
+
+
+def test_a_file_that_was_closed_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 100_000)
+    file = path.open("rb")
+    body = source(file)
+    assert list(body)
+    file.close()
+    assert not body.rewind()
+    for again in (iter, BodySource.sendable):
+        with pytest.raises(StreamClosed, match="closed before it was sent"):
+            list(again(body))  # type: ignore[operator]
+
+
+# --- trailers ---
+
+class WithTrailers:
+    def __init__(self, trailers: Any, *pieces: bytes) -> None:
+        self.trailers = trailers
+        self.pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.pieces)
+
+
+class ReadWithTrailers(io.BytesIO):
+    trailers = (("X-End", "1"),)
+
+
+class ListWithTrailers(list[bytes]):
+    trailers = (("X-End", "1"),)
+
+
+@pytest.mark.parametrize("content", [WithTrailers([("X-End", "1")], b"abc"), WithTrailers(lambda: {"X-End": "1"}, b"abc"), ReadWithTrailers(b"abc"),
+                                     ListWithTrailers([b"abc"])], ids=lambda c: type(c).__name__)
+def test_trailers_make_it_chunked(content: Any) -> None:
+    body = source(content)
+    assert (body.length, b"".join(body), body.trailer_section()) == (None, b"abc", b"X-End: 1\r\n")
+    request = Request("POST", "http://h/", content=content, headers={"Trailer": "X-End"})
+    assert request.wire().fields == b"Trailer: X-End\r\n"
+    with pytest.raises(LocalProtocolError, match="trailers"):
+        Request("POST", "http://h/", content=content, headers={"Content-Length": "3"}).wire()
+
+
+@pytest.mark.parametrize("none", [None, (), {}, lambda: None, list])
+def test_no_trailers(none: Any) -> None:
+    content = WithTrailers(none, b"abc")
+    assert source(content).trailer_section() == b""
+    if not none:                          # and that is known beforehand
+        assert Request("POST", "http://h/", content=content, headers={"Content-Length": "3"}).wire().fields == b"Content-Length: 3\r\n"
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "HOST", "Trailer", "Authorization", "Set-Cookie", "Content-Type", "Content-Encoding",
+                                  "Cache-Control", "Expect", "Range", "TE", "If-Match", "Connection", "Max-Forwards", "WWW-Authenticate"])
+def test_what_no_trailer_may_say(name: str) -> None:
+    with pytest.raises(LocalProtocolError, match=f"{name} may not be sent as a trailer") as e:
+        source(WithTrailers([("X-Ok", "1"), (name, "1")])).trailer_section()
+    assert e.value.phase == "send"
+
+
+@pytest.mark.parametrize("bad", [{"X": "a\r\nY: b"}, {"X Y": "a"}, {"X": "\0"}, {"": "a"}])
+def test_trailers_split_nothing(bad: Any) -> None:
+    with pytest.raises(LocalProtocolError):
+        source(WithTrailers(bad)).trailer_section()
+
+
+@pytest.mark.parametrize("bad", ["X: y", [("X",)], {"X": 5}, 5])
+def test_wrong_trailers(bad: Any) -> None:
+    with pytest.raises(TypeError):
+        source(WithTrailers(bad)).trailer_section()
 
 
 def test_a_length_that_the_source_does_not_fulfil() -> None:

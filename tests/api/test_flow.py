@@ -264,5 +264,5 @@ def test_a_simple_request_imports_nothing_of_this() -> None:
 
     code = ("import sys, pooledhttp\n"
             "pooledhttp.Client(transport=pooledhttp.MockTransport(lambda r: pooledhttp.Response(200))).get('http://a/')\n"
-            "print([m for m in ('redirects', 'retry', 'mounts', 'interned') if 'pooledhttp.' + m in sys.modules])")
+            "print([m for m in ('redirects', 'retry', 'mounts', 'cookies', 'interned') if 'pooledhttp.' + m in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True).stdout == "[]\n"

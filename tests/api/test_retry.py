@@ -172,7 +172,14 @@ def test_an_idempotency_key_makes_any_method_idempotent() -> None:
     assert [request.content for request in handler.seen] == [b"x"] * 3
 
 
+def refused(status: int) -> ProxyError:
+    error = ProxyError("no", phase="proxy")
+    error.status_code = status  # type: ignore[attr-defined]
+    return error
+
+
 ERRORS = [
+    (refused(503), "all"), (refused(429), "all"), (refused(407), "none"), (refused(403), "none"),
     (ConnectError("no", phase="connect"), "all"), (DNSError("no", phase="dns"), "all"), (ConnectTimeout("late", phase="connect"), "all"),
     (TLSHandshakeTimeout("late", phase="tls"), "all"), (TLSError("no", phase="tls"), "all"), (ProxyError("no", phase="proxy"), "all"),
     (ReadError("broke", phase="headers"), "idempotent"), (ReadError("broke", phase="body"), "idempotent"), (WriteError("broke", phase="send"), "idempotent"),
@@ -186,7 +193,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("error", "which"), ERRORS, ids=[f"{type(e).__name__}-{getattr(e, 'phase', None)}" for e, _ in ERRORS])
+@pytest.mark.parametrize(("error", "which"), ERRORS, ids=[f"{type(e).__name__}-{getattr(e, 'phase', None)}-{getattr(e, 'status_code', 0)}" for e, _ in ERRORS])
 @pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
 def test_errors(error: BaseException, which: str, method: str) -> None:
     client, handler = trying(error, error, 200)

@@ -59,7 +59,7 @@ def test_normal_form(given_: str, wanted: str) -> None:
 
 INVALID = ["", "example.com", "/path", "//h/", "http:", "http:/h", "http://", "http:///x", "http://:80/", "http://h:x/", "http://h:65536/",
            "http://h:0/", "http://h:-1/", "http://h:1:2/", "http://::1/", "http://[::1/", "http://[::1]x/", "http://[g::1]/", "http://[1.2.3.4]/",
-           "http://[fe80::1%25eth0]/", "http://a b/", "http://a..b/", "http://.a/", "http://a%2fb/", "http://evil\\@good/", "http://good\\.evil/",
+           "http://a b/", "http://a..b/", "http://.a/", "http://a%2fb/", "http://evil\\@good/", "http://good\\.evil/",
            "http://" + "a" * 64 + ".example/", "http://a<b/", "http://\u2100.example/", "http://-\u00fc-/", "http://h/\ud800", "http://\ud800/"]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,10 +13,10 @@ import brotli
 import pytest
 import zstandard
 
-from pooledhttp import Client, DecodingError, HTTPStatusError, RemoteProtocolError, ResponseTooLarge, StreamClosed
-from tests.exchange.support import closed
+from pooledhttp import Client, DecodingError, HTTPStatusError, RemoteProtocolError, ResponseTooLarge, StreamClosed, StreamError
+from tests.exchange.support import blocked_in_kernel, closed, until
 from tests.support.nginx import Nginx, content
-from tests.support.peer import Conn, Peer, answering, chunked, header, respond
+from tests.support.peer import PATIENCE, Conn, Peer, answering, chunked, header, respond
 
 MakeClient = Callable[..., Client]
 MakePeer = Callable[..., Peer]
@@ -268,3 +269,43 @@ def test_nginx_codes_what_it_sends(nginx: Nginx, new_client: MakeClient, server:
     head = client.head(nginx.url("/gzip/64k", server))
     assert (head.headers.get("content-encoding"), head.content) == ("gzip", b"")
     assert client.transport.stats().opened == 1
+
+
+def test_one_thread_at_a_time(peer: MakePeer, client: Client) -> None:
+    raw = gzip.compress(NOISE)
+    go_on = threading.Event()
+
+    def script(conn: Conn, i: int) -> None:
+        conn.recv_request()
+        conn.send(coded(raw)[:-1000])
+        if not go_on.wait(PATIENCE):
+            raise AssertionError("nobody let it go on")
+        conn.send(raw[-1000:])
+
+    server = peer(script)
+    out: list[bytes] = []
+    with client.stream("GET", server.url()) as r:
+        reader = threading.Thread(target=lambda: out.extend(r.iter_bytes()))
+        reader.start()
+        until(lambda: blocked_in_kernel(reader), "the reader's waiting")
+        with pytest.raises(StreamError, match="another thread"):
+            r._source.read(10)
+        go_on.set()
+        reader.join()
+    assert b"".join(out) == NOISE
+
+
+def test_a_redirects_broken_coding_is_nobodys_concern(peer: MakePeer, client: Client) -> None:
+    def script(conn: Conn, i: int) -> None:
+        while True:
+            head, _ = conn.recv_request()
+            there = [("Location", "/there"), ("Content-Encoding", "gzip")]
+            conn.send(respond(b"there") if b"/there" in head else respond(b"no gzip", 302, there))
+
+    server = peer(script)
+    for _ in range(2):
+        r = client.get(server.url(), max_response_bytes=100)
+        assert (r.content, len(r.history)) == (b"there", 1)
+        with pytest.raises(DecodingError):
+            _ = r.history[0].content
+    assert server.accepted == 1

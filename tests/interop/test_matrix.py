@@ -126,12 +126,24 @@ def test_the_client_closes(site: Site) -> None:
 
 
 def test_continue(site: Site, body_of: BodyOf) -> None:
-    """A 100 before the answer, asked for by the user's own header, is passed over."""
+    """The body waits for the 100, and for nothing else: without that, the request's own deadline would end it."""
+    client = site.new(expect_continue_timeout=1e6) if of(site.name, "continues") else site.client
     for kind in KINDS_OF_BODY:
         for size in (1, 1 << 20):
             body = os.urandom(size)
-            r = site.client.post(site.url("/mirror"), content=body_of(kind, body), headers={"Expect": "100-continue"})
+            r = client.post(site.url("/mirror"), content=body_of(kind, body), headers={"Expect": "100-continue"})
             assert (r.status_code, r.content) == (200, body)
+    assert site.adds_up(client).opened == 1
+
+
+def test_a_form_with_a_file(site: Site, body_of: BodyOf) -> None:
+    for kind in ("file", "pieces"):
+        body = os.urandom(300_000)
+        r = site.client.post(site.url("/mirror"), data={"id": 7}, files={"f": ("ü.bin", body_of(kind, body))},
+                             headers={"Content-Type": "multipart/mixed; boundary=b"})
+        head, _, rest = r.content.partition(b'"; filename="\xc3\xbc.bin"\r\nContent-Type: application/octet-stream\r\n\r\n')
+        assert head == b'--b\r\nContent-Disposition: form-data; name="id"\r\n\r\n7\r\n--b\r\nContent-Disposition: form-data; name="f'
+        assert rest == body + b"\r\n--b--\r\n"
     assert site.adds_up().opened == 1
 
 
