@@ -56,7 +56,7 @@ FIGURES = (
     Figure("plain_releases", "releases", "releases of the GIL by a plain GET", "releases", slack=0.1, most=1.1),
     Figure("tls_releases", "releases", "releases of the GIL by a TLS GET", "releases", slack=0.1, most=1.1),
     Figure("idle_connection", "idle", "an idle connection", "bytes", most=1024),
-    Figure("idle_host", "idle", "an idle connection with its host", "bytes"),
+    Figure("idle_host", "idle", "an idle connection with its host", "bytes", slack=0.05),
 )
 ANCHORS = (
     Figure("plain_http_client", "instructions", "http.client's plain GET", "instructions"),
