@@ -120,7 +120,7 @@ class Transport(Tripper):
                  connect_filter: Callable[[str, int], bool] | None = None, socket_options: Iterable[tuple[int, int, int | bytes]] | None = None,
                  tcp_keepalive: float | None = 15.0, expect_continue_timeout: float = 1.0, max_response_header_bytes: int = 1 << 20,
                  retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
-                 trace: object = None) -> None:
+                 trace: Any = None) -> None:
         for name, value in (("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime), ("dns_cache_ttl", dns_cache_ttl),
                             ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive),
                             ("expect_continue_timeout", expect_continue_timeout)):
@@ -150,7 +150,6 @@ class Transport(Tripper):
         if server_hostname is not None and (not isinstance(server_hostname, str) or not server_hostname):
             raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
         _not_yet("proxy_headers", proxy_headers, None)
-        _not_yet("trace", trace, None)
         for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
                                      ("http2_max_conns_per_host", http2_max_conns_per_host, 4)):
             _not_yet(name, value, default)
@@ -160,6 +159,10 @@ class Transport(Tripper):
             _not_yet("proxy", proxy, "env")
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
+        if trace is not None:
+            from pooledhttp._trip.tales import Tales
+
+            pool.follower = Tales(trace)
         super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives,
                          as_is=disable_compression, expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9))
         self.disable_compression = disable_compression
@@ -244,13 +247,18 @@ class Transport(Tripper):
         stream: Stream | None = None
         try:
             stream = dial.run(time.monotonic_ns() + _ORPHAN_NS, None)
-        except Exception:
+        except Exception as e:
             # Nobody waits for this dial (and a user's filter may raise anything). That it failed is counted; the next request that dials
             # will say why.
             stream = None
+            log = runtime.logger(10)
+            if log is not None:
+                from pooledhttp._trip import tales
+
+                tales.say_failed(log, home.key, e, sum(dial.timings.values()) / 1e9)
         finally:
             self._end_orphan(home)
-            self.adopted(home, stream, dial.info if stream is not None else ())
+            self.adopted(home, stream, dial)
 
     def _end_orphan(self, home: _pool.Host) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ from pooledhttp._core.compat cimport (
 )
 
 import os
+import sys
 import threading
 
 cdef enum:
@@ -136,6 +137,23 @@ cdef Wake* thread_wake() except NULL:
 def slice_ns(int64_t left) -> int:
     """Of `left` nanoseconds (-1: for ever), how many this thread may wait at a time: on the main one at most SLICE, so that it sees signals."""
     return SLICE if on_main() and (left < 0 or left > SLICE) else left
+
+
+cdef object _logger = None
+
+
+def logger(int level):
+    """The program's logger "pooledhttp" where it takes lines of `level`, else None: so too where the program never imported `logging`."""
+    global _logger
+    if _logger is None:
+        logging = sys.modules.get("logging")
+        if getattr(logging, "getLogger", None) is None:        # or is being imported just now
+            return None
+        made = logging.getLogger("pooledhttp")
+        if not made.handlers:
+            made.addHandler(logging.NullHandler())             # a program that set up no logging is not written to
+        _logger = made
+    return _logger if _logger.isEnabledFor(level) else None
 
 
 def live() -> dict:
