@@ -154,7 +154,6 @@ class Client:
         self._route = Route(transport, self._trust_env)
         self._trust = self._route.trust
         self._exchange = self._route.exchange
-        self._as_is: bool = getattr(transport, "disable_compression", False)
         self._mounts: Mounts | None = None
         if mounts is not None and mounts != {}:
             from pooledhttp.mounts import Mounts
@@ -397,6 +396,8 @@ class Client:
         request, _ = self._build("GET", url, {})
         if auth is not None:
             request = auth(request)
+        if self._trust is not None and self._trust.varies(request.url, request.headers.multi_items()):
+            return None
         key, host, port, method, target, authority, fields, body, flags, whole = request.wire()
         if self._follow:
             flags |= FLAG_MAY_GO_ON

@@ -69,7 +69,7 @@ class PoolTimeout(TimeoutException):
 
 
 class ConnectTimeout(TimeoutException):
-    """DNS and TCP took longer than `Timeout.connect`."""
+    """DNS, TCP and what was asked of a proxy took longer than `Timeout.connect`."""
 
 
 class TLSHandshakeTimeout(TimeoutException):
@@ -135,7 +135,21 @@ class StaleConnectionError(NetworkError, ConnectionError):
 
 
 class ProxyError(TransportError):
-    """A proxy refused or failed."""
+    """A proxy refused or failed. `.status_code` and `.reason` are its answer to CONNECT; `.socks_reply` is a SOCKS proxy's reply code (RFC 1928)."""
+
+    status_code: int | None = None
+    reason: str | None = None
+    socks_reply: int | None = None
+
+    def __init__(self, message: str = "", *, status_code: int | None = None, reason: str | None = None, socks_reply: int | None = None, **kw: Any) -> None:
+        super().__init__(message, **kw)
+        for name, value in (("status_code", status_code), ("reason", reason), ("socks_reply", socks_reply)):
+            if value is not None:
+                setattr(self, name, value)
+
+
+class ProxyConnectError(ProxyError, ConnectError):
+    """No connection to the proxy could be made: both a `ProxyError` and a `ConnectError`."""
 
 
 class ProtocolError(TransportError):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pooledhttp.client import Client
     from pooledhttp.cookies import Cookies
+    from pooledhttp.proxies import Surroundings
     from pooledhttp.retry import Retry
 
 # Of a redirect, where it says where to.
@@ -56,9 +57,9 @@ class Route:
 
     def __init__(self, transport: Any, trust_env: bool) -> None:
         self.transport = transport
-        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise
+        # Read now (where a pickle is opened, that process's) and not again. Requests over one transport whose clients trust otherwise, or take other proxies,
         # share no connection.
-        self.trust: str = transport.ca_environment() if trust_env and isinstance(transport, Transport) else ""
+        self.trust: Surroundings | None = transport.surroundings(trust_env) if isinstance(transport, Transport) else None
         # A subclass's own round_trip is what it wants called.
         own = isinstance(transport, Transport) and type(transport).round_trip is Transport.round_trip
         self.exchange: Any = transport.exchange if own else None

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
 from pooledhttp.auth import AuthTypes
@@ -13,7 +13,7 @@ from pooledhttp.headers import HeaderTypes
 from pooledhttp.multipart import RequestFiles
 from pooledhttp.retry import RetryTypes
 from pooledhttp.timeout import TimeoutTypes
-from pooledhttp.url import Params
+from pooledhttp.url import URL, Params
 
 
 class BuildOptions(TypedDict, total=False):
@@ -69,8 +69,8 @@ class TransportOptions(TypedDict, total=False):
     server_hostname: str | None
     fingerprint: str | None
     http2: bool | str
-    proxy: str | None
-    proxy_headers: object
+    proxy: str | Callable[[URL], str | None] | None
+    proxy_headers: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] | None
     uds: str | os.PathLike[str] | None
     local_address: str | tuple[str, int] | None
     resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None

@@ -9,7 +9,7 @@ from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import BasicAuth
 from pooledhttp.content import BodySource, ChunkedBody, GoneBody, encode_body
 from pooledhttp.context import Context, in_force, within
-from pooledhttp.errors import InvalidURL, LocalProtocolError
+from pooledhttp.errors import InvalidURL, LocalProtocolError, ProxyError
 from pooledhttp.headers import Headers, HeaderTypes, wire_bytes
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_EXPECT, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM
@@ -26,8 +26,10 @@ _FRAMING = frozenset(("host", "content-length", "transfer-encoding"))
 if TYPE_CHECKING:
     from typing import NamedTuple
 
+    from pooledhttp._net.proxy import Proxy
     from pooledhttp.cookies import Cookies, CookieTypes
     from pooledhttp.multipart import RequestFiles
+    from pooledhttp.proxies import Surroundings
 
     class Wire(NamedTuple):
         """A request as `Transport.exchange` takes it. `flags` has FLAG_REPLAY where it may be sent again on a fresh connection."""
@@ -62,14 +64,15 @@ class Request:
     token, a name that would break its part), or TypeError (conflicting arguments).
     """
 
-    __slots__ = ("__weakref__", "body", "complete", "cookies", "headers", "method", "trust", "url")
+    __slots__ = ("__weakref__", "body", "complete", "cookies", "headers", "held", "method", "trust", "url")
     method: str
     url: URL
     headers: Headers
     body: bytes | BodySource | None     # None: no body
     complete: bool                      # a client has added its defaults
     cookies: Cookies | None             # its own, beside the client's; a client makes a Cookie field of both when it sends
-    trust: str                          # what its client found in the CA variables: the end of the pool key, "" where none counts
+    trust: Surroundings | None          # of its client: which proxy, and whom the environment has it trust; None: neither
+    held: tuple[Proxy, ...]             # those that its newest pool keys name, for as long as they are used
 
     def __init__(self, method: str, url: str, *, params: Params | None = None, headers: HeaderTypes = None, cookies: CookieTypes = None,
                  content: Any = None, data: Any = None, files: RequestFiles | None = None, json: Any = None) -> None:
@@ -85,7 +88,8 @@ class Request:
         self.method = method
         self.headers = Headers(headers)
         self.complete = False
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         self.cookies = as_cookies(cookies) if cookies is not None else None
         fields = self.headers.multi_items()                             # ours alone: nobody else has these headers yet
         names = [name.lower() for name, _ in fields]
@@ -119,9 +123,12 @@ class Request:
         self.method = wire.method.decode("ascii")
         self.url = URL(wire.url)
         self.headers = Headers.from_wire(wire.fields)
+        if " via " in wire.key.partition(" (")[0]:
+            self.headers.pop("Proxy-Authorization", None)        # was for the proxy, and not the caller's
         self.body = wire.body
         self.complete = True
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         self.cookies = None
         return self
 
@@ -154,14 +161,15 @@ class Request:
         other.body = self.body
         other.complete = self.complete
         other.trust = self.trust
+        other.held = ()
         other.cookies = self.cookies
         return other
 
     def wire(self) -> Wire:
-        """The request as the transport needs it, checked. LocalProtocolError for what HTTP does not allow."""
+        """The request as the transport needs it, checked. LocalProtocolError for what HTTP does not allow, ProxyError where there is no way to its proxy."""
         try:
             return self._checked()
-        except LocalProtocolError as e:
+        except (LocalProtocolError, ProxyError) as e:
             e.request = self
             raise
 
@@ -216,8 +224,10 @@ class Request:
             raise LocalProtocolError("trailers are sent behind a chunked body, and this one has a Content-Length (RFC 9110 section 6.5.1)")
         if length is not None and not said:
             pairs.append(("Content-Length", str(length)))
-        key = url.key + self.trust if self.trust and url.scheme == "https" else url.key
-        return Wire(key, url.socket_path or url.host, url.effective_port, check_method(method.encode("ascii")), check_target(url.target.encode("ascii")),
+        key, target = url.key, url.target
+        if self.trust is not None:
+            key, target = self.trust.route(self, pairs)
+        return Wire(key, url.socket_path or url.host, url.effective_port, check_method(method.encode("ascii")), check_target(target.encode("ascii")),
                     authority, field_block(pairs), None if length == 0 else body or None, flags, str(url))
 
     def __repr__(self) -> str:
@@ -231,7 +241,8 @@ class Request:
                 "cookies": self.cookies}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.trust = ""
+        self.trust = None
+        self.held = ()
         self.cookies = None
         for name, value in state.items():
             setattr(self, name, value)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pooledhttp._net.resolver import Resolver
     from pooledhttp._net.stream import Stream
     from pooledhttp._net.tlsconfig import TlsSettings
+    from pooledhttp.proxies import Rule, Surroundings
+    from pooledhttp.url import URL
 
 FLAG_STREAM = 1
 FLAG_REPLAY = 2
@@ -39,6 +41,9 @@ FLAG_MAY_REPEAT = 32
 FLAG_EXPECT = 128
 Canceller: TypeAlias = _cancel.Canceller
 
+# What a client looks for in its environment.
+_VARIABLES = frozenset((b"SSL_CERT_FILE", b"SSL_CERT_DIR", b"REQUESTS_CA_BUNDLE", b"CURL_CA_BUNDLE",
+                        b"http_proxy", b"HTTP_PROXY", b"https_proxy", b"HTTPS_PROXY", b"all_proxy", b"ALL_PROXY"))
 _ORPHANS_PER_HOST = 4       # dials that lost their race and are being finished, at once
 _ORPHAN_NS = 30_000_000_000
 _EXPECT_MAX = 1e9           # seconds: for ever
@@ -56,6 +61,14 @@ def install_response_factory(factory: Callable[[Reply, Any], Any]) -> None:
 def _not_yet(name: str, value: object, default: object) -> None:
     if value != default:
         raise NotImplementedError(f"{name}= is not supported in this version of pooledhttp")
+
+
+def _speaks_to_us() -> bool:
+    """Whether the environment has any of those. Mostly it has none, which `os.environ` says by an exception for each name."""
+    data = getattr(os.environ, "_data", None)
+    if type(data) is dict:
+        return not data.keys().isdisjoint(_VARIABLES)
+    return any(name.decode() in os.environ for name in _VARIABLES)
 
 
 def _tls_settings(verify: Any, cert: Any, fingerprint: Any) -> TlsSettings:
@@ -96,11 +109,15 @@ class Transport(Tripper):
     `uds` is the path of a Unix socket that every connection is made to, whatever the host. `local_address` is an IP, or (IP, port), to
     connect from; `socket_options` are (level, option, value) each; with `happy_eyeballs_delay=None` addresses are tried one after another.
     `expect_continue_timeout` is how long (seconds) the body of a request with `Expect: 100-continue` waits to be asked for; 0: not at all.
-    With `disable_compression` no content coding is asked for, and none undone, as in Go.
+    With `disable_compression` no content coding is asked for, and none undone, as in Go. `proxy` is
+    "env" (what the client's environment says), None, a URL (http, https, socks5, socks5h) or a callable (url) -> URL or None;
+    `proxy_headers` are header fields for the proxy alone.
     """
 
     __signature__ = _Signature()            # help() would show __new__'s
     _trusting: tuple[Any, Any, Any] = (None, None, None)         # of a subclass that does not call __init__, as `exchange` will say
+    _ruling: tuple[Any, Any, str] = ("env", None, "")            # what a Rule is made of
+    _rule: Rule | None = None
     options: dict[str, Any]                 # as given: what makes another one like it
     travel_key: bytes | None                # of these options; see `interned`
 
@@ -114,13 +131,14 @@ class Transport(Tripper):
                  idle_conn_timeout: float | None = 90.0, max_conn_lifetime: float | None = None, disable_keep_alives: bool = False,
                  disable_compression: bool = False, reuse: str = "lifo", verify: bool | str | os.PathLike[str] | ssl.SSLContext = True,
                  cert: str | os.PathLike[str] | tuple[Any, ...] | None = None, server_hostname: str | None = None,
-                 fingerprint: str | None = None, http2: bool | str = True, proxy: str | None = "env", proxy_headers: object = None,
+                 fingerprint: str | None = None, http2: bool | str = True, proxy: str | Callable[[URL], str | None] | None = "env",
+                 proxy_headers: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] | None = None,
                  uds: str | os.PathLike[str] | None = None, local_address: str | tuple[str, int] | None = None,
                  resolver: Callable[[str, int], Iterable[tuple[int, Any]]] | None = None, dns_cache_ttl: float = 60.0, happy_eyeballs_delay: float | None = 0.3,
                  connect_filter: Callable[[str, int], bool] | None = None, socket_options: Iterable[tuple[int, int, int | bytes]] | None = None,
                  tcp_keepalive: float | None = 15.0, expect_continue_timeout: float = 1.0, max_response_header_bytes: int = 1 << 20,
                  retry_stale: bool = True, http2_ping_interval: float = 30.0, http2_ping_timeout: float = 15.0, http2_max_conns_per_host: int = 4,
-                 trace: Any = None) -> None:
+                 trace: object = None) -> None:
         for name, value in (("idle_conn_timeout", idle_conn_timeout), ("max_conn_lifetime", max_conn_lifetime), ("dns_cache_ttl", dns_cache_ttl),
                             ("happy_eyeballs_delay", happy_eyeballs_delay), ("tcp_keepalive", tcp_keepalive),
                             ("expect_continue_timeout", expect_continue_timeout)):
@@ -149,14 +167,14 @@ class Transport(Tripper):
             raise ValueError(f'reuse must be "lifo" or "fifo", not {reuse!r}')
         if server_hostname is not None and (not isinstance(server_hostname, str) or not server_hostname):
             raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
-        _not_yet("proxy_headers", proxy_headers, None)
         for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
                                      ("http2_max_conns_per_host", http2_max_conns_per_host, 4)):
             _not_yet(name, value, default)
         if http2 not in (True, False):
             _not_yet("http2", http2, True)
-        if proxy is not None:
-            _not_yet("proxy", proxy, "env")
+        self._ruling = proxy, proxy_headers, "connect_filter" if connect_filter is not None else "uds" if uds is not None else ""
+        if proxy != "env" or proxy_headers is not None:
+            self._proxy_rule()                                 # what is wrong with them is heard of at once
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
         if trace is not None:
@@ -192,7 +210,9 @@ class Transport(Tripper):
                 custom, ttl = self._resolving
                 self._resolver = Resolver(custom, ttl=ttl)
             secure = key.startswith("https:")
-            if secure and self._tls is None:
+            way, mark, trust = key.partition(" (")
+            needs = secure or " via https:" in way
+            if needs and self._tls is None:
                 self._tls = _tls_settings(*self._trusting)
         dialing = self._dialing
         if key.startswith("http+unix:"):
@@ -201,10 +221,19 @@ class Transport(Tripper):
                 raise errors.ConnectRefusedByFilter(f"a transport with a connect_filter connects to no Unix socket that a URL names: {host}", phase="connect")
             dialing, host = {**dialing, "uds": host}, "localhost"
         tls = None
-        if secure and self._tls is not None:
-            space = key.find(" ")
-            tls = self._tls.in_environment(key[space:]) if space >= 0 else self._tls
-        return DialSpec(host=host, port=port, tls=tls, resolver=self._resolver, **dialing)
+        if needs and self._tls is not None:
+            tls = self._tls.in_environment(mark + trust) if mark else self._tls
+        hop = None
+        label = way.partition(" via ")[2]
+        if label:
+            from pooledhttp._net.dialspec import Hop
+            from pooledhttp._net.proxy import labelled
+            from pooledhttp.proxies import connect_fields
+
+            chosen = labelled(label)
+            own = tls.for_proxy() if tls is not None and chosen.scheme == "https" else None
+            hop = Hop(chosen, chosen.tunnels("https" if secure else "http"), own, connect_fields(self._proxy_rule(), chosen))
+        return DialSpec(host=host, port=port, tls=tls if secure else None, resolver=self._resolver, hop=hop, **dialing)
 
     def ca_environment(self) -> str:
         """What the environment's CA variables say now, as the end of the pool keys of a client's requests; "" where they do not count."""
@@ -213,6 +242,27 @@ class Transport(Tripper):
         from pooledhttp._net.caenv import environment
 
         return environment(os.environ)
+
+    def surroundings(self, trust_env: bool) -> Surroundings | None:
+        """What a client tells its requests over this transport: the proxy they take, and what it found in the environment now, where it trusts that."""
+        trust_env = trust_env and _speaks_to_us()
+        if not trust_env and self._ruling[0] == "env":
+            return None
+        from pooledhttp.proxies import surroundings
+
+        return surroundings(self._proxy_rule(), self.ca_environment() if trust_env else "", trust_env)
+
+    def _proxy_rule(self) -> Rule:
+        rule = self._rule
+        if rule is None:
+            from pooledhttp.proxies import Rule
+
+            made = Rule(*self._ruling)
+            with _default_lock:
+                if self._rule is None:
+                    self._rule = made
+                rule = self._rule
+        return rule
 
     def new_dial(self, spec: DialSpec, limits: Limits) -> Dial:
         """A dial that was not begun yet."""
@@ -275,7 +325,8 @@ class Transport(Tripper):
         """
         if _make_response is None:
             raise RuntimeError("import pooledhttp first: the response class is not installed")
-        parts = request._wire(timeout, context)
+        sent = self._told(request)             # held: see Request.held
+        parts = sent._wire(timeout, context)
         try:
             reply = self.exchange(*parts)
         except errors.Error as e:
@@ -283,6 +334,17 @@ class Transport(Tripper):
                 e.request = request
             raise
         return _make_response(reply, request)
+
+    def _told(self, request: Any) -> Any:
+        """`request`, knowing this transport's proxy: it may be no client's, or that of one over another transport."""
+        trust = request.trust
+        if trust is None and self._ruling[0] == "env" or trust is not None and trust.rule is self._rule:
+            return request
+        from pooledhttp.proxies import Surroundings
+
+        request = request.copy()
+        request.trust = Surroundings("", None, self._proxy_rule()) if trust is None else Surroundings(trust.ca, trust.env, self._proxy_rule())
+        return request
 
     def close_idle_connections(self) -> None:
         """Close what is idle now, and what is given back until the next request."""
@@ -348,7 +410,7 @@ def _after_fork_in_child() -> None:
     eager.reset()
     openssl.reset_after_fork()
     drained = janitor.reset_after_fork()
-    for name in ("tlsconfig", "helpers"):
+    for name in ("tlsconfig", "helpers", "proxy"):
         module = sys.modules.get(f"pooledhttp._net.{name}")
         if module is not None:
             (module.shared if name == "helpers" else module).reset_after_fork()

@@ -22,6 +22,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443, UNIX: 80}
 
 _ALNUM = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _UNRESERVED = frozenset(_ALNUM + "-._~")
+_LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._~")
 _REG_NAME = _UNRESERVED | frozenset("!$&'()*+,;=")
 _USERINFO = _REG_NAME | {":"}
 _PATH = _REG_NAME | frozenset(":@/")
@@ -142,7 +143,7 @@ def _ipv6(literal: str, text: str) -> tuple[str, str]:
 
 
 def _socket_path(name: str, text: str) -> str:
-    """A Unix socket's path, in the one way in which it can be percent-encoded whole."""
+    """A Unix socket's path in the one way in which we write it. Capitals are escaped: who compares hosts in lower case tells them apart."""
     if not name:
         raise InvalidURL(f"no socket in the URL {redact(text)}: its path is percent-encoded (http+unix://%2Frun%2Fx.sock/)")
     if ":" in name:
@@ -150,7 +151,7 @@ def _socket_path(name: str, text: str) -> str:
     data = _unescaped(_encode(name, _REG_NAME))
     if b"\0" in data[1:]:                                # at the beginning it is a name of Linux's own space
         raise InvalidURL(f"a NUL in the socket's path in the URL {redact(text)}")
-    return "".join([_ESCAPED[b] for b in data])
+    return "".join([chr(b) if chr(b) in _LOWER else f"%{b:02x}" for b in data])
 
 
 def _port(digits: str, text: str) -> int | None:

@@ -18,9 +18,10 @@ from tests.support.pyserver import PyServer
 # A shell without job control starts what runs in its background with SIGINT ignored, and Python then installs no handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The tests' clients trust what the tests say, whatever the machine's variables are.
-for _name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE"):
+# The tests' clients trust what the tests say, and take the proxies that they say, whatever the machine's variables are.
+for _name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE", "http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     os.environ.pop(_name, None)
+    os.environ.pop(_name.upper(), None)
 
 REPORT = pytest.StashKey[pytest.TestReport]()
 

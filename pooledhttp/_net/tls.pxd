@@ -1,4 +1,4 @@
-"""TLS over a socket as a Stream, by the standard `ssl` module."""
+"""TLS over a socket, or over another TLS stream, as a Stream, by the standard `ssl` module."""
 from libc.stdint cimport int64_t
 from pooledhttp._core.runtime cimport Wake
 from pooledhttp._net.openssl cimport Direct
@@ -7,6 +7,7 @@ from pooledhttp._net.stream cimport Stream
 
 
 cdef class TlsStream(Stream):
+    cdef TlsStream under         # the TLS below this one, which owns the descriptor; None over a socket
     cdef bint clean_eof          # the peer said close_notify: nothing was cut off
     cdef bint truncated          # the TCP connection ended or broke without one
     cdef bint ready              # a receive has something without the socket: decrypted bytes, whole records, or `ended`
@@ -32,7 +33,15 @@ cdef class TlsStream(Stream):
     cdef size_t out_n
     cdef Direct direct           # set where records need no GIL; `out` is then unused, what is unsent lies in its BIO
 
+    cdef ssize_t net_recv(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil
+    cdef ssize_t net_try_recv(self, char* p, size_t n) noexcept nogil
+    cdef ssize_t net_try_send(self, const char* p, size_t n) noexcept nogil
+    cdef int net_wait(self, int events, int64_t deadline, Wake* wake) noexcept nogil
+    cdef ssize_t learn(self, ssize_t status) noexcept nogil
+    cdef object failure(self, ssize_t status)
+    cdef int net_failed(self, ssize_t status) noexcept
     cdef int flush(self) noexcept nogil
+    cdef int flush_own(self) noexcept nogil
     cdef int flush_direct(self) noexcept nogil
     cdef ssize_t receive(self, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil
     cdef ssize_t receive_with(self, char* buf, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil

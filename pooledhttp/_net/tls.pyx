@@ -7,14 +7,18 @@ A receive waits until a whole record is there before either is called.
 
 The peer's end counts as clean only by its close_notify (RFC 8446 section 6.1). `incoming` is never told of the socket's end, since
 CPython's contexts make OpenSSL take a bare end for a close_notify (SSL_OP_IGNORE_UNEXPECTED_EOF).
+
+Below may be another TLS stream in place of the socket (`under`): TLS with an origin through a proxy that is spoken to by TLS. The `net_...` methods are where
+the two differ.
 """
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_SetInterrupt
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.string cimport memcpy
 
 from pooledhttp._core.clock cimport remaining
-from pooledhttp._core.compat cimport EBADF, c_close, ph_gil_releases, ph_now
+from pooledhttp._core.compat cimport EBADF, EPIPE, c_close, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_give, buffer_take, on_main
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
 from pooledhttp._net.openssl cimport (
@@ -61,16 +65,17 @@ cdef int _load_ssl() except -1:
 
 
 cdef class TlsStream(Stream):
-    """TLS over a connected socket, whose descriptor it owns from here on (the socket object is detached).
+    """TLS over a connected socket, whose descriptor it owns from here on (the socket object is detached), or over another TlsStream.
 
-    `sock` is in blocking mode. `server_hostname` goes to SNI and to the host name check of `context`. `session` is an
+    `sock` is in blocking mode; a TlsStream is established, and nobody else uses or closes it from here on. `early` is what the peer
+    has said already. `server_hostname` goes to SNI and to the host name check of `context`. `session` is an
     `ssl.SSLSession` to resume, of this very context. Into `sessions[0]` goes (context, session) for the next connection, once the first
     bytes were received: with TLS 1.3 the tickets come with them. Nothing may be sent or received before `handshake_step` said "done".
 
     Raises what `SSLContext.wrap_bio` raises (ValueError, UnicodeError); the socket is then still the caller's.
     """
 
-    def __cinit__(self, object sock, object context, object server_hostname=None, object session=None, list sessions=None):
+    def __cinit__(self, object sock, object context, object server_hostname=None, object session=None, list sessions=None, bytes early=b""):
         if WantRead is None:
             _load_ssl()
         self.incoming = MemoryBIO()
@@ -81,11 +86,20 @@ cdef class TlsStream(Stream):
         self.ssl_write = self.below.write
         self.context = context
         self.sessions = sessions
-        # Last, in one step no signal can part: from here on the descriptor is ours.
-        self.fd = sock.detach()
+        if early:
+            self.incoming.write(early)
+            records_follow(&self.records, early, len(early))
+            self.n_first = <int>min(<size_t>len(early), sizeof(self.first))
+            memcpy(self.first, <char*>early, self.n_first)
+        if isinstance(sock, TlsStream):
+            self.under = sock
+            self.fd = self.under.fd
+        else:
+            # Last, in one step no signal can part: from here on the descriptor is ours.
+            self.fd = sock.detach()
 
     def __dealloc__(self):
-        if self.fd >= 0:
+        if self.fd >= 0 and self.under is None:
             c_close(self.fd)
 
     # -- the handshake, for the dial --
@@ -129,11 +143,13 @@ cdef class TlsStream(Stream):
                 raise MemoryError()
             try:
                 with nogil:
-                    got = sock_try_recv(self.fd, buf, BUFFER_SIZE, &self.err)
+                    got = self.net_try_recv(buf, BUFFER_SIZE)
                 if got == ST_AGAIN:
                     return "read"
                 if got == ST_EOF:
                     raise EndError(8, "the peer closed the connection during the TLS handshake")
+                if got == ST_TLS:
+                    raise self.exc
                 if got < 0:
                     raise OSError(self.err, os.strerror(self.err))
                 if self.n_first < <int>sizeof(self.first):
@@ -144,6 +160,46 @@ cdef class TlsStream(Stream):
                 records_follow(&self.records, buf, got)
             finally:
                 buffer_give(buf)
+
+    def take(self, Py_ssize_t n) -> bytes | None:
+        """What the peer sent, up to `n` bytes, without waiting: b"" at its end, None where nothing is there yet. Raises OSError (`ssl.SSLError` is one)."""
+        cdef bytes room = PyBytes_FromStringAndSize(NULL, n)
+        cdef char* p = PyBytes_AS_STRING(room)
+        cdef ssize_t r
+        with nogil:
+            r = self.receive(p, n, False, 0, NULL)
+        if r >= 0:
+            return room[:r]
+        if r == ST_AGAIN:
+            return None
+        if r == ST_EOF:
+            return b""
+        raise self.failure(r)
+
+    def offer(self, bytes data not None) -> int:
+        """Send what can be sent without waiting: so many bytes were accepted, and go out as far as `drained` says. Raises as `take`."""
+        cdef const char* p = PyBytes_AS_STRING(data)
+        cdef size_t n = <size_t>len(data)
+        cdef ssize_t r
+        with nogil:
+            r = self.try_send(p, n)
+        if r >= 0 or r == ST_AGAIN:
+            return r if r >= 0 else 0
+        raise self.failure(r)
+
+    def drained(self) -> bool:
+        """Send what was accepted and not yet sent, without waiting: True once nothing is left."""
+        cdef int r
+        with nogil:
+            r = self.flush()
+        if r != ST_OK and r != ST_AGAIN:
+            raise self.failure(r)
+        return r == ST_OK
+
+    cdef object failure(self, ssize_t status):
+        if status == ST_NOMEM:
+            return MemoryError()
+        return self.exc if self.exc is not None and status != ST_IO else OSError(self.err, os.strerror(self.err))
 
     def fileno(self) -> int:
         """The descriptor; -1 once closed."""
@@ -194,6 +250,44 @@ cdef class TlsStream(Stream):
         """Close the descriptor without a goodbye."""
         self.close(False)
 
+    # -- what is below: a socket, or another TLS stream --
+
+    cdef ssize_t learn(self, ssize_t status) noexcept nogil:
+        # What the stream below says of itself is ours to say.
+        if status == ST_IO:
+            self.err = self.under.err
+        elif status == ST_TLS:
+            with gil:
+                self.exc = self.under.exc
+                self.foreign = self.under.foreign
+        self.heard = max(self.heard, self.under.heard)
+        self.moved = max(self.moved, self.under.moved)
+        return status
+
+    cdef ssize_t net_recv(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil:
+        if self.under is not None:
+            return self.learn(self.under.recv_into(p, n, deadline, wake))
+        return sock_recv(self.fd, p, n, deadline, wake, &self.rcvtimeo, &self.credit, &self.err)
+
+    cdef ssize_t net_try_recv(self, char* p, size_t n) noexcept nogil:
+        if self.under is not None:
+            return self.learn(self.under.try_recv(p, n))
+        return sock_try_recv(self.fd, p, n, &self.err)
+
+    cdef ssize_t net_try_send(self, const char* p, size_t n) noexcept nogil:
+        cdef ssize_t r
+        if self.under is not None:
+            r = self.learn(self.under.try_send(p, n))
+            if r < 0 and r != ST_AGAIN and r != ST_IO:
+                self.err = EPIPE         # what was wrong, the next receive says
+            return r
+        return sock_try_send(self.fd, p, n, &self.err)
+
+    cdef int net_wait(self, int events, int64_t deadline, Wake* wake) noexcept nogil:
+        if self.under is not None:
+            return <int>self.learn(self.under.wait(events, deadline, wake))
+        return sock_wait(self.fd, events, deadline, wake, &self.err)
+
     # -- receiving --
 
     cdef ssize_t recv_into(self, char* p, size_t n, int64_t deadline, Wake* wake) noexcept nogil:
@@ -232,23 +326,23 @@ cdef class TlsStream(Stream):
             if self.out_n > 0:
                 self.flush()
             if not block:
-                got = sock_try_recv(self.fd, buf + fill, BUFFER_SIZE - fill, &self.err)
+                got = self.net_try_recv(buf + fill, BUFFER_SIZE - fill)
             elif self.out_n > 0:
                 # TLS's own answer is unsent, and the peer may wait for it: poll for both.
-                w = sock_wait(self.fd, WAIT_READ | WAIT_WRITE, deadline, wake, &self.err)
+                w = self.net_wait(WAIT_READ | WAIT_WRITE, deadline, wake)
                 if w >= 0 and not w & WAIT_READ:
                     continue
-                got = w if w < 0 else sock_try_recv(self.fd, buf + fill, BUFFER_SIZE - fill, &self.err)
+                got = w if w < 0 else self.net_try_recv(buf + fill, BUFFER_SIZE - fill)
                 if w >= 0 and got == ST_AGAIN:
                     continue
             else:
-                got = sock_recv(self.fd, buf + fill, BUFFER_SIZE - fill, deadline, wake, &self.rcvtimeo, &self.credit, &self.err)
+                got = self.net_recv(buf + fill, BUFFER_SIZE - fill, deadline, wake)
             if got < 0:
                 if fill > 0:
                     self.feed(buf, fill, NULL, 0)
-                if got == ST_EOF or got == ST_IO:
+                if got == ST_EOF or got == ST_IO or got == ST_TLS:
                     with gil:
-                        got = self.cut_off(<int>got)
+                        got = self.net_failed(got)
                 return got
             r = <ssize_t>records_follow(&ahead, buf + fill, got)
             fill += got
@@ -271,6 +365,15 @@ cdef class TlsStream(Stream):
             fill = 0
             if remaining(deadline) == 0:
                 return ST_TIMEOUT
+
+    cdef int net_failed(self, ssize_t status) noexcept:
+        # What is below ended or broke: with the TLS below as its `exc` says, else without close_notify.
+        if status != ST_TLS:
+            return self.cut_off(<int>status)
+        self.truncated = self.under.truncated
+        self.ended = ST_TLS
+        self.ready = True
+        return ST_TLS
 
     cdef int cut_off(self, int status) noexcept:
         # The socket ended without close_notify: whatever was read until its end may lack the rest.
@@ -426,6 +529,12 @@ cdef class TlsStream(Stream):
     # -- sending --
 
     cdef int flush(self) noexcept nogil:
+        cdef int r = self.flush_own()
+        if r == ST_OK and self.under is not None:
+            r = <int>self.learn(self.under.flush())
+        return r
+
+    cdef int flush_own(self) noexcept nogil:
         cdef ssize_t r
         cdef size_t before = self.out_n
         if self.direct.ssl != NULL and self.out_n > 0:
@@ -437,7 +546,7 @@ cdef class TlsStream(Stream):
                     r = self.flush_direct()
             return <int>r
         while self.out_n > 0:
-            r = sock_try_send(self.fd, self.out_p, self.out_n, &self.err)
+            r = self.net_try_send(self.out_p, self.out_n)
             if r == ST_AGAIN:
                 if self.out_n < before:
                     self.moved = ph_now()
@@ -461,7 +570,7 @@ cdef class TlsStream(Stream):
             n = self.out_n = direct_peek(&self.direct, &data)
             if n == 0:
                 break
-            r = ST_IO if self.send_err else sock_try_send(self.fd, data, n, &self.err)
+            r = ST_IO if self.send_err else self.net_try_send(data, n)
             if r == ST_AGAIN:
                 if sent > 0:
                     self.moved = ph_now()
@@ -499,12 +608,12 @@ cdef class TlsStream(Stream):
             buf = buffer_take()
             if buf == NULL:
                 return ST_NOMEM
-            r = sock_try_recv(self.fd, buf, BUFFER_SIZE, &self.err)
+            r = self.net_try_recv(buf, BUFFER_SIZE)
             if r > 0:
                 r = self.feed(buf, r, NULL, 0)
-            elif r == ST_EOF or r == ST_IO:
+            elif r == ST_EOF or r == ST_IO or r == ST_TLS:
                 with gil:
-                    r = self.cut_off(<int>r)
+                    r = self.net_failed(r)
             buffer_give(buf)
             if r == ST_TLS or r == ST_IO:
                 return r
@@ -586,7 +695,7 @@ cdef class TlsStream(Stream):
                 ask |= WAIT_READ
                 if self.out_n == 0:
                     ask &= ~WAIT_WRITE
-            got = sock_wait(self.fd, ask, deadline, wake, &self.err)
+            got = self.net_wait(ask, deadline, wake)
             if got < 0:
                 return got
             if got & WAIT_WRITE and not events & WAIT_WRITE:
@@ -608,9 +717,11 @@ cdef class TlsStream(Stream):
                 return ST_PROTO if r > 0 else ST_EOF
         for _ in range(HELPINGS):
             r = sock_probe(self.fd)
+            if self.under is not None and self.under.ready:
+                r = ST_PROTO
             if r == ST_OK:
                 # The start of a record may be that of an answer to nothing: it is not worth the risk.
-                return ST_OK if self.records.partial == 0 else ST_PROTO
+                return ST_OK if self.records.partial == 0 and (self.under is None or self.under.records.partial == 0) else ST_PROTO
             if r != ST_PROTO:
                 return <int>r
             r = self.receive(plain, sizeof(plain), False, 0, NULL)
@@ -629,7 +740,10 @@ cdef class TlsStream(Stream):
                 self.say_goodbye()
             self.flush()
         self.fd = -1
-        c_close(fd)
+        if self.under is None:
+            c_close(fd)
+        else:
+            self.under.close(graceful)
 
     cdef void say_goodbye(self) noexcept:
         try:

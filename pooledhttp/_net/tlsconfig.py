@@ -82,6 +82,10 @@ class TlsSettings:
         if seen != self.fingerprint:
             raise errors.CertificateError(f"the certificate of {where} is not the pinned one: its fingerprint is sha256:{seen}", phase="tls")
 
+    def for_proxy(self) -> TlsSettings:
+        """The same trust, for a proxy, which is asked by HTTP/1.1: certificate and pin are for the server alone."""
+        return replace(self, cert=None, password=None, alpn=("http/1.1",), fingerprint=None)
+
     def in_environment(self, trust: str) -> TlsSettings:
         """These settings as `environment` found the CA variables when it returned `trust`: they count only where `verify is True`."""
         if not trust or self.verify is not True:

@@ -130,7 +130,8 @@ def too_large(limit: int, conn: ConnInfo | None) -> errors.ResponseTooLarge:
 
 def pool_full(seconds: float, key: str, limit: int, holders: list[tuple[str, str, float, bool]]) -> str:
     """What a PoolTimeout adds: who has the connections, without query or userinfo."""
-    origin = key.partition(" ")[0]             # without the variables that say whom it trusts
-    rows = [f"{label} {origin}{detail} for {age:.1f} s{', body left unread' if unread else ''}" for label, detail, age, unread in holders]
+    origin = key.partition(" ")[0]             # without the proxy, and the variables that say whom it trusts
+    rows = [f"{label} {'' if detail.startswith('http') else origin}{detail} for {age:.1f} s{', body left unread' if unread else ''}"
+            for label, detail, age, unread in holders]
     held = "; ".join(rows) if rows else "nobody (all are being dialed)"
     return f" (max_conns_per_host={limit} of {key}; held by: {held})"

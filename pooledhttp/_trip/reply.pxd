@@ -24,6 +24,7 @@ cdef class Reply(Exchange):
     cdef Canceller cancel
     cdef WakeHandle wake_handle
     cdef object source_body        # the BodySource, to begin again
+    cdef int64_t to_come           # bytes of it that nobody has taken yet; -1: nobody knows
     cdef str source
     cdef readonly int status
     cdef readonly bytes head
@@ -68,6 +69,7 @@ cdef class Reply(Exchange):
     cdef object obey(self)
     cdef object failure(self, int st)
     cdef int next_piece(self) except 0
+    cdef object took_piece(self, int64_t n)
     cdef bytes raw(self)
     cdef int fallback_head(self) except 0
     cdef int fallback_body(self) except 0

@@ -596,6 +596,7 @@ cdef class Reply(Exchange):
         if self.pieces is None:
             sendable = getattr(self.source_body, "sendable", None)
             self.pieces = iter(self.source_body) if sendable is None else sendable()
+            self.to_come = -1 if self.source_body.length is None else self.source_body.length
         self.n_spans = self.at_span = 0
         self.last_write = ph_now()
         if self.file_left > 0:
@@ -609,6 +610,7 @@ cdef class Reply(Exchange):
                 self.file_fd = (<FilePiece>got).fd
                 self.file_at = (<FilePiece>got).at
                 self.file_left = (<FilePiece>got).size
+                self.took_piece(self.file_left)
                 return 1
             piece = got if type(got) is bytes else bytes(memoryview(got))
             n = PyBytes_GET_SIZE(piece)
@@ -629,6 +631,7 @@ cdef class Reply(Exchange):
                 self.spans[0].n = n
                 self.n_spans = 1
             self.piece = piece
+            self.took_piece(n)
             return 1
         self.has_pieces = False
         if self.chunked_upload:
@@ -639,6 +642,17 @@ cdef class Reply(Exchange):
             self.n_spans = 1
             self.piece = piece
         return 1
+
+    cdef object took_piece(self, int64_t n):
+        # An answer to the last byte may be here before anybody asks whether it was the last: so that is known with the last piece.
+        if self.to_come < 0:
+            return
+        self.to_come -= n
+        if self.to_come == 0:
+            for _ in self.pieces:
+                raise errors.LocalProtocolError(f"the request's body is longer than its Content-Length of {self.source_body.length}", phase="send")
+            self.has_pieces = False
+            self.last_write = ph_now()
 
     # --- bodies --------------------------------------------------------------------------------------------------------
 

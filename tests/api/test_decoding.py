@@ -314,6 +314,17 @@ def test_accept_encoding() -> None:
     assert "accept-encoding" not in mine.headers
 
 
+def test_a_mounted_transport_may_want_nothing_coded() -> None:
+    class AsIs(MockTransport):
+        disable_compression = True
+
+    plain = AsIs(lambda request: Response(200))
+    c = Client(transport=MockTransport(lambda request: Response(200)), mounts={"http://raw": plain})
+    assert c.build_request("GET", "http://h/").headers["accept-encoding"] == "gzip, deflate, br, zstd"
+    assert "accept-encoding" not in c.build_request("GET", "http://raw/").headers
+    assert "accept-encoding" not in c.send(Request("GET", "http://raw/")).request.headers  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("there", "says", "shown"), [
     ({"br": None, "zstd": None}, "gzip, deflate", (False, False)),
     ({"br": brotli, "zstd": None}, "gzip, deflate, br", (f"brotli {brotli.__version__}", False)),

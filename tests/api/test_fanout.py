@@ -18,7 +18,6 @@ import pytest
 from pooledhttp import Client, InvalidURL, MockTransport, ReadError, Request, Response, StreamClosed
 from pooledhttp.fanout import LATER, Threads, spread
 from pooledhttp.transport import Canceller
-
 from tests.exchange.support import until
 
 from .server import Server, Spy

@@ -73,7 +73,13 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Transport(cert=()), TypeError, "cert must be a path, (cert, key) or (cert, key, password), not 0 values"),
     (lambda: Transport(socket_options=[(1, 2)]), TypeError, OPTION + "(1, 2)"),  # type: ignore[list-item]
     (lambda: Transport(socket_options=[("SO_MARK", 2, 3)]), TypeError, OPTION + "('SO_MARK', 2, 3)"),  # type: ignore[list-item]
-    (lambda: Transport(proxy="http://user:pw@h"), NotImplementedError, "proxy= is not supported in this version of pooledhttp"),
+    (lambda: Transport(proxy="ftp://user:pw@h"), ValueError, "a proxy is http, https, socks5 or socks5h, not 'ftp': 'ftp://h'"),
+    (lambda: Transport(proxy="http://user:p/w@h"), ValueError,
+     "'/', '?' and '#' in the userinfo of a proxy's URL are written as %2F, %3F and %23: 'http://h'"),
+    (lambda: Transport(proxy="http://h", uds="/s"), ValueError,
+     "uds and a proxy exclude each other: a Unix socket is no way to a proxy (proxy=None takes none)"),
+    (lambda: Transport(proxy=7), TypeError, "a proxy is a URL, not int"),  # type: ignore[arg-type]
+    (lambda: Transport(proxy_headers={"Host": "x"}), ValueError, "proxy_headers cannot have Host: it is said by itself"),
 ]
 
 

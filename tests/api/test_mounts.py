@@ -33,6 +33,8 @@ PATTERNS = [
     ("https://10.", "https://10.1.2.3/", "https://110.1.2.3/ https://1.10.2.3/"),
     ("http://a/v1", "http://a/v1 http://a/v1/x http://a/v1?q", "http://a/ http://a/v12 http://a/v"),
     ("http://a/v1/", "http://a/v1/ http://a/v1/x", "http://a/v1 http://a/v1x"),
+    ("http+unix://", "http+unix://%2Frun%2Fx.sock/ http+unix://%2Frun%2Fy/b", "http://a/"),
+    ("http+unix://%2Frun%2Fx.sock/a", "http+unix://%2Frun%2Fx.sock/a/b", "http+unix://%2Frun%2Fx.sock/ http+unix://%2Frun%2Fy/a"),
     ("http://[::1]", "http://[::1]/ http://[0:0::1]:81/", "http://[::2]/"),
     ("http://[::1]:81", "http://[::1]:81/", "http://[::1]/"),
     ("all://bücher.example", "http://xn--bcher-kva.example/", "http://bucher.example/"),
@@ -111,6 +113,17 @@ def test_a_mounted_transport_uses_its_compiled_exchange(peer: MakePeer) -> None:
         assert (spy.stats().opened, other.stats().opened) == (1, 1)
         assert [r.content for r in client.map([server.url("/mounted"), server.url("/")])] == [b"mounted"] * 2
         assert (len(spy.seen), len(other.seen)) == (5, 4)
+
+
+def test_a_mounted_transport_says_whether_bodies_may_be_coded() -> None:
+    def told(request: Request) -> Response:
+        return Response(200, content=str("accept-encoding" in request.headers))
+
+    plain, coded = MockTransport(told), MockTransport(told)
+    plain.disable_compression = True  # type: ignore[attr-defined]
+    client = Client(transport=plain, mounts={"http://coded": coded})
+    assert [client.get(url).text for url in ("http://a/", "http://coded/")] == ["False", "True"]
+    assert [client.send(Request("GET", url)).text for url in ("http://a/", "http://coded/")] == ["False", "True"]
 
 
 def test_a_mounted_transport_is_its_givers_to_close() -> None:

@@ -21,11 +21,12 @@ from pooledhttp import (
     Request,
     Response,
     ResponseTooLarge,
+    Retry,
     TooManyRedirects,
     UnsupportedProtocol,
     redirects,
 )
-from tests.support.peer import Conn, Peer, Script, chunked, respond
+from tests.support.peer import Conn, Peer, Script, chunked, header, respond
 
 MakePeer = Callable[..., Peer]
 STATUSES = (301, 302, 303, 307, 308)
@@ -124,6 +125,42 @@ def test_a_body_is_rewound_or_the_redirect_is_the_answer(peer: MakePeer, content
         assert client.transport.stats().opened == 1
 
 
+def test_a_form_with_files_is_sent_again(peer: MakePeer) -> None:
+    got: list[bytes] = []
+
+    def script(conn: Conn, i: int) -> None:
+        for answer in (respond(b"", 503), respond(b"", 308, {"Location": "/y"}), respond(b"done")):
+            head, body = conn.recv_request()
+            got.append((header(head, "Content-Type") or "").encode() + body)
+            conn.send(answer)
+
+    server = peer(script)
+    with Client(retries=Retry(1, backoff=0, methods=["POST"]), idle_conn_timeout=60) as client:
+        r = client.post(server.url("/x"), data={"a": "b"}, files={"f": ("name", io.BytesIO(b"x" * 100_000))})
+    assert r.content == b"done"
+    assert len(got) == 3
+    assert got[0] == got[1] == got[2]
+    assert b"x" * 100_000 in got[0]
+
+
+def test_a_generator_that_was_not_begun_goes_where_it_is_led(peer: MakePeer) -> None:
+    """With Expect: 100-continue a redirect comes before the body."""
+    got: list[bytes] = []
+
+    def script(conn: Conn, i: int) -> None:
+        head = conn.recv_head()
+        if b" /x " in head:
+            conn.send(respond(b"", 307, {"Location": "/y", "Connection": "close"}))
+            return
+        conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        got.append(conn.recv_body(head))
+        conn.send(respond(b"done", headers={"Connection": "close"}))
+
+    with Client(expect_continue_timeout=5) as client:
+        r = client.post(peer(script).url("/x"), content=(b for b in [b"on", b"ce"]), headers={"Expect": "100-continue"})
+    assert (r.content, got) == (b"done", [b"once"])
+
+
 # --- where to -------------------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +170,7 @@ LOCATIONS = [
     ("http://a/d/x", "//b/y", "http://b/y"), ("http://a/d/x", "https://b:8443/y?z#w", "https://b:8443/y?z#w"), ("http://a/d/x", "../y", "http://a/y"),
     ("http://a/d/x", "HTTP://B/Y", "http://b/Y"), ("http://a/x", " /y ", "http://a/y"), ("http://a/x", "/a b", "http://a/a%20b"),
     ("http://a/x", "http://u:p@a/y", "http://a/y"), ("http://a/x", "/y#", "http://a/y"), ("http://a:8000/x", "/y", "http://a:8000/y"),
+    ("http+unix://%2Frun%2Fx/a/b", "c", "http+unix://%2Frun%2Fx/a/c"), ("http+unix://%2Frun%2Fx/a", "http://b/", "http://b/"),
     ("http://a/x", "/\u20ac", "http://a/%E2%82%AC"),
     ("http://a/x", "y:z", None), ("http://a/x", "a:8000/y", None), ("http://a/x", "./y:z", "http://a/y:z"), ("http://[::1]:80/x", "/y", "http://[::1]/y"),
 ]
@@ -166,6 +204,7 @@ def test_locations_that_are_not_ascii(raw: bytes, goal: str) -> None:
     ("http://", RemoteProtocolError), ("http:///y", RemoteProtocolError), ("http:/y", RemoteProtocolError), ("http://b:99999/", RemoteProtocolError),
     ("http://b:x/", RemoteProtocolError), ("//", RemoteProtocolError), ("http://[::1/", RemoteProtocolError), ("http://a\\@b/", RemoteProtocolError),
     ("http://b\t/", RemoteProtocolError), ("http://u%3Av:p@b/", RemoteProtocolError),
+    ("http+unix://%2Frun%2Fx/", UnsupportedProtocol),
     ("ftp://b/y", UnsupportedProtocol), ("file:///etc/passwd", UnsupportedProtocol), ("mailto:x@y", UnsupportedProtocol), ("javascript:x", UnsupportedProtocol),
 ])
 def test_locations_that_cannot_be_used(location: str, error: type[Exception]) -> None:

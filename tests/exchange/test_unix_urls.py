@@ -50,8 +50,7 @@ def test_a_url_names_a_socket(peer: MakePeer, client: Client, tmp_path: Path) ->
     assert r.conn is not None and r.conn.reused
     assert header(script.heads[1], "Host") == "other"
     assert server.accepted == 1
-    key = f"http+unix://{quote(str(path), safe='')}:80"
-    assert list(client.transport.stats().hosts) == [key]
+    assert list(client.transport.stats().hosts) == [f"http+unix://{pooledhttp.URL(unix_url(path)).host}:80"]
 
 
 def test_sockets_are_pooled_apart_and_from_hosts(peer: MakePeer, client: Client, tmp_path: Path) -> None:
@@ -185,3 +184,14 @@ def test_a_name_that_is_rebound_between_two_dials(peer: MakePeer, new_client: Ma
 def test_an_ipv6_zone_reaches_the_kernel() -> None:
     host = pooledhttp.URL("http://[fe80::1%25lo]/").host
     assert literal(host, 80) == [(socket.AF_INET6, ("fe80::1", 80, 0, socket.if_nametoindex("lo")))]
+
+
+def test_cookies_of_a_socket_are_its_own(peer: MakePeer, client: Client, tmp_path: Path) -> None:
+    """Host is the same for all of them, and they are not."""
+    scripts = [Named(b"a", respond(b"", 200, {"Set-Cookie": "who=a"})), Named(b"b", respond(b"", 200, {"Set-Cookie": "who=b"}))]
+    for name, script in zip("aA", scripts, strict=True):
+        peer(script, uds=tmp_path / name)
+    for _ in range(2):
+        for name in "aA":
+            client.get(unix_url(tmp_path / name))
+    assert [[header(head, "Cookie") for head in script.heads] for script in scripts] == [[None, "who=a"], [None, "who=b"]]

@@ -240,7 +240,7 @@ def test_clients_of_one_transport_share_no_connection_where_they_trust_otherwise
             strict.send(request)                             # the sender's trust counts, not the builder's
         request = strict.build_request("GET", url)
         assert trusting[0].send(request).conn.reused
-        assert request.trust == ""
+        assert request.trust is None
     assert server.peer.handshakes == 1
     key = f"https://127.0.0.1:{server.peer.port}"
     rows = transport.stats().hosts
