@@ -169,6 +169,11 @@ def say_again(log: logging.Logger, key: str, method: bytes, target: bytes) -> No
         "" if "://" in path else _short(key).partition(" via ")[0], path)
 
 
+def say_retry(log: logging.Logger, request: str, number: int, total: int, pause: float, why: str) -> None:
+    """A request is tried again by its `Retry`."""
+    say(log, DEBUG, "%s is tried again (retry %d of at most %d) in %.3g s: %s", request, number, total, max(0.0, pause), why)
+
+
 def warn_later(line: str, *args: object) -> None:
     """A warning from where anything may be held: it is written by the janitor's thread."""
     log = logger(WARNING)

@@ -514,6 +514,7 @@ cdef class Tripper:
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:
+            phase = dial.phase
             if state == W_CONN:
                 try:
                     try:
@@ -528,12 +529,12 @@ cdef class Tripper:
                     raise
                 if x.cancel is not None and x.cancel.is_cancelled():
                     self.refuse(x, state)
-                    raise gate.cancelled("connect", x.cancel.reason, None)
+                    raise gate.cancelled(phase, x.cancel.reason, None)
                 return self.took(x, x.waiter.slot)
             self.drop_dial(dial, x)
             if state == W_CLOSED:
-                raise gate.cancelled("connect", "the transport was closed", None)
-            raise gate.cancelled("connect", x.cancel.reason, None)
+                raise gate.cancelled(phase, "the transport was closed", None)
+            raise gate.cancelled(phase, x.cancel.reason, None)
         timings = dial.timings
         x.t_dns = timings.get("dns", 0)
         x.t_connect = timings.get("connect", 0)
