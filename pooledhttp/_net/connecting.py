@@ -78,7 +78,7 @@ class Connecting:
         self.info = DialInfo(None, None)
         self.timings = {"dns": 0, "connect": 0, "tls": 0}
         self.tale: Teller | None = None       # whom to tell how far it is
-        self._asked = False                   # it was told that a name is looked up, and not what came of it
+        self._looking = False                 # it was told that a name is looked up, and not what came of it
         self._connect_ns = connect_ns
         self._started = 0                     # of the dial, then of the phase
         self._connect_end = FOREVER
@@ -96,14 +96,14 @@ class Connecting:
 
     def _look_up(self, host: str, port: int) -> Lookup:
         if self.tale is not None and literal(host, port) is None:
-            self._asked = True
+            self._looking = True
             self.tale.tell("dns_start", host)
         return self.spec.resolver.lookup(host, port, fresh=self.spec.fresh_dns)
 
     def _found(self, lookup: Lookup) -> list[Address]:
         found = lookup.result()
-        if self._asked:
-            self._asked = False
+        if self._looking:
+            self._looking = False
             self._tell("dns_done", [address[:2] for _, address in found], None, lookup.kept)
         return found
 

@@ -147,8 +147,8 @@ class Dial(Connecting):
             error = errors.Cancelled("the dial was given up")
         elif isinstance(error, DeadlinePassed):
             error = errors.ConnectTimeout("the request's deadline passed", phase=error.phase)
-        if self._asked:
-            self._asked = False
+        if self._looking:
+            self._looking = False
             self._tell("dns_done", [], error, False)
         self._tell_given_up(under_way, error)
         if shaking:

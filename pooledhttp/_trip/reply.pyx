@@ -487,14 +487,14 @@ cdef class Reply(Exchange):
                 self.hand_over(RE_TIMEOUT if st == ST_TIMEOUT else RE_CANCELLED)
                 raise
             self.abort(RE_TIMEOUT if st == ST_TIMEOUT else RE_SERVER_CLOSED if st == ST_STALE else
-                       RE_CANCELLED if st == ST_INTR or st == ST_WOKEN or broken_off else RE_ERROR)
+                       RE_CANCELLED if st == ST_INTR or st == ST_WOKEN or broken_off or isinstance(e, errors.Cancelled) else RE_ERROR)
             raise
 
     cdef bint by_context(self, int st, object e) except -1:
         # Its end says nothing of the connection, unlike the request's or the client's deadline.
         if st == ST_TIMEOUT:
             return self.limit == LIM_TOTAL and self.source == "context"
-        return st == ST_WOKEN and self.cancel is not None and self.cancel.drains and isinstance(e, errors.Cancelled)
+        return (st == ST_WOKEN or st == ST_TELL) and self.cancel is not None and self.cancel.drains and isinstance(e, errors.Cancelled)
 
     cdef object obey(self):
         if self.cancel is not None and self.cancel.is_cancelled():

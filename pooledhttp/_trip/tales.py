@@ -1,11 +1,10 @@
 """Who follows an exchange (`Transport(trace=...)`), and the lines of the log. Imported only where there is somebody to tell."""
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 
-from pooledhttp._core.runtime import logger
+from pooledhttp._core.runtime import logger, unraisable
 from pooledhttp._pool.core import check_unlocked
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._pool.stats import CLOSE_REASONS
@@ -25,15 +24,6 @@ HOOKS = {"get_conn": 3, "got_conn": 1, "dns_start": 1, "dns_done": 3, "connect_s
 # As the Telling enum in _conn/connection.pxd.
 TELL = 1
 _BITS = {"wrote_request": 4, "first_byte": 8, "got_1xx": 16}
-
-
-def report(hook: object, exc: Exception) -> None:
-    """What a user's hook (or logging) raised is the program's to hear of, not the request's."""
-    told = sys.UnraisableHookArgs((type(exc), exc, exc.__traceback__, "Exception ignored in a hook of trace or logging", hook))
-    try:
-        sys.unraisablehook(told)
-    except Exception:                     # as the interpreter itself does with its own
-        sys.__unraisablehook__(told)
 
 
 def _arguments(hook: Any, name: str) -> int:
@@ -74,7 +64,7 @@ class Tale:
         try:
             hook(*args[:taken])
         except Exception as e:
-            report(hook, e)
+            unraisable(e, hook)
 
 
 class Tales:
@@ -107,7 +97,7 @@ class Tales:
             trace.key, trace.method, trace.target = key, method, target
             return self._tale(trace)
         except Exception as e:
-            report(self._make, e)
+            unraisable(e, self._make)
             return Tale({})
 
 
@@ -139,7 +129,7 @@ def say(log: logging.Logger, level: int, line: str, *args: object) -> None:
     try:
         log.log(level, line, *args)
     except Exception as e:
-        report(log, e)
+        unraisable(e, log)
 
 
 def _short(key: str) -> str:
