@@ -100,7 +100,7 @@ class Janitor:
                     answer.drain_end()
 
     def tell(self, news: Callable[[], None]) -> None:
-        """Call `news`, which raises nothing, on the janitor's thread: from where it may not be called, as in a destructor. Not at all at the interpreter's end."""
+        """Have the thread call `news`, which raises nothing: it may not be called here, in a destructor. At the interpreter's end it never is."""
         self._news.append(news)
         if not sys.is_finalizing():
             try:

@@ -16,8 +16,8 @@ from pooledhttp._conn.connection cimport (
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport wake_clear
 from pooledhttp._core.status cimport (
-    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL,
-    ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO,
+    ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.tls cimport TlsStream
 from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, reap, slot_release
@@ -26,8 +26,8 @@ from functools import partial
 
 from pooledhttp import errors
 from pooledhttp._core.runtime import current_wake
+from pooledhttp._pool import stats
 from pooledhttp._pool.janitor import janitor
-from pooledhttp._pool.stats import CLOSE_REASONS
 from pooledhttp._trip import gate
 from pooledhttp.conninfo import ConnInfo
 
@@ -574,7 +574,7 @@ cdef class Reply(Exchange):
         try:
             if self.collected:
                 if self.telling & TELL_CONN and self.offered:
-                    janitor.tell(partial(self.tale.tell, "put_idle", None if self.given == RE_REUSE else CLOSE_REASONS[self.given]))
+                    janitor.tell(partial(self.tale.tell, "put_idle", None if self.given == RE_REUSE else stats.CLOSE_REASONS[self.given]))
                 return
             if self.telling & TELL_CONN:
                 if self.telling & TELL_SENT and (self.sending or self.send_broke) and error is not None:
@@ -582,7 +582,7 @@ cdef class Reply(Exchange):
                     self.tale.tell("wrote_request", error)
                 self.tell_wire()
                 if self.offered:
-                    self.tale.tell("put_idle", None if self.given == RE_REUSE else CLOSE_REASONS[self.given])
+                    self.tale.tell("put_idle", None if self.given == RE_REUSE else stats.CLOSE_REASONS[self.given])
         finally:
             self.telling = 0
             self.tell_lost()
