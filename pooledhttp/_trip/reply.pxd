@@ -38,7 +38,6 @@ cdef class Reply(Exchange):
     cdef size_t drained            # bytes of the body thrown away
     # --- for those who follow it
     cdef object tale               # whom to tell of this exchange; None: nobody
-    cdef object why                # the error that ended it
     cdef bint again                # this exchange begins again, on another connection
     cdef bint offered              # the connection could serve again
     cdef int given                 # RE_REUSE: and was pooled; else why not

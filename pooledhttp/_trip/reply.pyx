@@ -475,14 +475,14 @@ cdef class Reply(Exchange):
             raise self.failure(st)
         except BaseException as e:
             # `ssl` and an upload's iterator run the handlers of signals too.
-            if self.telling:
-                self.why = e
             broken_off = not isinstance(e, Exception) or (st == ST_TLS and self.wire.stream.foreign and not isinstance(e, MemoryError))
             if isinstance(e, errors.Error):
                 self.failed = e
             else:
                 # A signal's handler, or the upload's iterator: what is read next must not look like the body's end.
                 self.failed = errors.StreamClosed(f"the response is closed: {type(e).__name__} broke off its reading")
+                if self.telling:
+                    self.failed.__cause__ = e
             if self.slot != NULL and self.by_context(st, e) and self.may_drain():
                 self.hand_over(RE_TIMEOUT if st == ST_TIMEOUT else RE_CANCELLED)
                 raise
@@ -569,8 +569,9 @@ cdef class Reply(Exchange):
 
     cdef object tell_end(self):
         # The connection is given back, and nothing more is to be done.
-        error = self.failed if self.why is None else self.why
-        self.why = None
+        error = self.failed
+        if isinstance(error, errors.StreamClosed) and error.__cause__ is not None:
+            error = error.__cause__
         try:
             if self.collected:
                 if self.telling & TELL_CONN and self.offered:

@@ -214,8 +214,8 @@ cdef class Tripper:
         try:
             return self.slow(x, st)
         except BaseException as e:
-            if x.telling and x.why is None:
-                x.why = e
+            if x.telling and x.failed is None:
+                x.failed = e
             if x.draining:
                 pass                            # the janitor's by now
             elif x.slot != NULL:
