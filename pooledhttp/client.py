@@ -1,7 +1,6 @@
 """The client: defaults over a transport. Safe to share among any number of threads."""
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from time import monotonic_ns
 
@@ -13,7 +12,7 @@ from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow, Route
 from pooledhttp.headers import Headers, HeaderTypes, advertise, merge, without_none
 from pooledhttp.request import Request, as_cookies
-from pooledhttp.response import SETS_COOKIES, Response
+from pooledhttp.response import SETS_COOKIES, Response, check_encoding
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_MAY_GO_ON, Canceller, Transport, default_transport
 from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
@@ -131,7 +130,7 @@ class Client:
             self._cookies = as_cookies(cookies)
         self._limit = _check_limit(max_response_bytes)
         self._raise = raise_for_status
-        codecs.lookup(default_encoding)
+        check_encoding(default_encoding)
         self._default_encoding = default_encoding
         self._hooks: dict[str, list[Callable[[Any], Any]]] | None = None
         # GETs by their URL as given, ready to send: what a plain get() needs. Emptied whenever a default changes.

@@ -37,6 +37,10 @@ def drop(response: Response) -> None:
         drain = getattr(response._reply, "drain", None)
         if drain is not None:
             drain(monotonic_ns() + _DRAIN)
+    except Error as e:                             # cancelled
+        if e.request is None:
+            e.request = response.request
+        raise
     finally:
         response.close()
 
@@ -164,12 +168,13 @@ class Flow:
                     if getattr(auth, "requires_response_body", False):
                         response.read()
                     step = steps.send(response)
+                    again = rewound(_as_request(step).body)
                 except StopIteration:
                     return response
                 except BaseException:
                     response.close()
                     raise
-                if not rewound(step.body):
+                if not again:
                     return response                # its body is gone: the answer that there is
                 self._leave(response)
         finally:
