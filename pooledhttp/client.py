@@ -332,10 +332,15 @@ class Client:
     def send(self, request: Request, **options: Unpack[SendOptions]) -> Response:
         """Send a request. One that `build_request` did not make is completed with the default headers; yours is not changed."""
         given: dict[str, Any] = dict(options)
-        for name in given:
+        self._check_sending(given)
+        return self._send(self._completed(request), given, None)
+
+    @staticmethod
+    def _check_sending(options: Mapping[str, Any]) -> None:
+        """TypeError for an option that a request which is made has no use for."""
+        for name in options:
             if name in _BUILD:
                 raise TypeError(f"{name!r} is an option of build_request, not of send")
-        return self._send(self._completed(request), given, None)
 
     @overload
     def map(self, requests: Requests, *, workers: int | None = None, executor: Executor | None = None, ordered: bool = True,
@@ -355,7 +360,7 @@ class Client:
         executor: a `concurrent.futures.Executor` that does it instead; processes get the client as its configuration.
         return_exceptions: a failure is yielded, not raised at its turn. Either way it carries `.request`.
         progress: True for a bar on a terminal (rich or tqdm), or called with (done, total or None); what it raises ends the loop.
-        options: every request's, as for `request`.
+        options: every request's, as for `request`; where there are `Request`s, as for `send`.
 
         Leaving the loop early cancels what is in flight and gives every connection back. An iterator that is kept is to be
         closed (`contextlib.closing`).

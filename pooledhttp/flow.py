@@ -312,9 +312,13 @@ class Flow:
         return response
 
     def _over_transport(self, transport: Any, request: Request) -> Response:
-        timeout = self._left() if self._begun else self.timeout
+        cancel = self.cancel
+        if cancel is not None and cancel.cancelled:          # it may know nothing of contexts
+            reason = cancel.reason
+            raise Cancelled(f"cancelled before it was sent{f': {reason}' if reason is not None else ''}", reason=reason, request=request, phase="pool")
+        timeout = self._left() if self._begun or self.source == "context" else self.timeout
         self._begun = True
-        response = transport.round_trip(request, timeout=timeout, context=self.cancel if isinstance(self.cancel, Context) else None)
+        response = transport.round_trip(request, timeout=timeout, context=cancel if isinstance(cancel, Context) else None)
         if not isinstance(response, Response):
             raise TypeError(f"a transport's round_trip returns a Response, not {type(response).__name__}")
         if response.request is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pooledhttp import Auth, Cancelled, Client, Context, DigestAuth, JSONDecodeError, MockTransport, Request, Response, UnsupportedProtocol
+from pooledhttp import Auth, Cancelled, Client, Context, DeadlineExceeded, DigestAuth, JSONDecodeError, MockTransport, Request, Response, UnsupportedProtocol
 from pooledhttp.decoders import SLICE, Gzip, Members, Zstd, ZstdFrame, _zstd
 from tests.support.peer import Conn, Peer, header, respond
 
@@ -153,3 +153,38 @@ def test_a_cancel_while_an_answer_is_thrown_away_names_its_request(peer: Callabl
     with pytest.raises(Cancelled) as e:
         client.get(peer(script).url("/a"), context=ctx, retries=1, auth=DigestAuth("u", "p"))
     assert e.value.request is not None and e.value.request.url.path == "/a"
+
+
+def test_a_context_that_has_ended_asks_no_transport() -> None:
+    asked = []
+    ctx = Context()
+
+    def answer(request: Request) -> Response:
+        asked.append(request.url.path)
+        ctx.cancel("enough")
+        return Response(302, headers={"Location": "/next"})
+
+    with Client(transport=MockTransport(answer)) as client:
+        with pytest.raises(Cancelled, match="enough") as e:
+            client.get("http://a.test/first", context=ctx)
+        assert asked == ["/first"] and e.value.request is not None and e.value.request.url.path == "/next"
+        with pytest.raises(Cancelled):
+            client.get("http://a.test/again", context=ctx)
+        with pytest.raises(DeadlineExceeded) as late:
+            client.get("http://a.test/again", context=Context(timeout=0))
+        assert late.value.source == "context"
+        assert asked == ["/first"]
+
+
+def test_a_transport_is_given_what_a_context_leaves() -> None:
+    given = []
+
+    class Own:
+        def round_trip(self, request: Request, *, timeout: Any = None, context: Any = None) -> Response:
+            given.append(timeout.total)
+            return Response(200)
+
+    with Client(transport=Own(), timeout=300.0) as client:
+        client.get("http://a.test/", context=Context(timeout=100.0))
+        client.get("http://a.test/", context=Context(timeout=1000.0))
+    assert 90 < given[0] <= 100 and given[1] == 300
