@@ -46,8 +46,9 @@ class Context(Ambient):
     _use = Use
     deadline_ns: int                          # absolute monotonic nanoseconds, -1: none
     _parents: tuple[Context, ...]             # kept alive: a cancel of theirs is ours
-    # No lock, which a fork could find held: each step on it is one of the interpreter's own, whatever thread, finalizer or handler is in between.
-    _children: set[ref[Context]]
+    # Contexts, and what else has their `cancel`. No lock, which a fork could find held: each step on it is one of the interpreter's own,
+    # whatever thread, finalizer or handler is in between.
+    _children: set[ref[Any]]
 
     def __init__(self, timeout: float | None = None, *, deadline: float | None = None) -> None:
         ends = [monotonic_ns() + ns for ns in (() if timeout is None else (_nanoseconds(timeout),)) if ns >= 0]
@@ -76,9 +77,13 @@ class Context(Ambient):
         ends = [c.deadline_ns for c in (self, *parents) if c.deadline_ns >= 0]
         self.deadline_ns = min(ends, default=NEVER)
         for parent in parents:
-            parent._children.add(ref(self, parent._children.discard))
-            if parent.cancelled:              # looked at after it was told of us: a cancel sees us, or we see it
-                self.cancel(parent.reason)
+            parent.tell(self)
+
+    def tell(self, other: Any) -> None:
+        """Call `other.cancel(reason)` when this is cancelled, also where it was already; `other` is held weakly."""
+        self._children.add(ref(other, self._children.discard))
+        if self.cancelled:                    # looked at after it was told: a cancel sees the other, or we see the cancel
+            other.cancel(self.reason)
 
     def cancel(self, reason: Any = None) -> None:
         """End the requests that obey this context or one of its children, now and later, with `Cancelled` (`.reason`). The first reason counts."""
@@ -89,9 +94,13 @@ class Context(Ambient):
             Canceller.cancel(context, reason)
             for each in context._children.copy():
                 child = each()
-                if child is not None and id(child) not in seen:
+                if child is None or id(child) in seen:
+                    continue
+                if isinstance(child, Context):
                     seen[id(child)] = child
                     left.append(child)
+                else:
+                    child.cancel(reason)
 
     @property
     def deadline(self) -> float | None:

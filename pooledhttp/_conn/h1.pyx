@@ -9,13 +9,14 @@ from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
     BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_EXPECT, FLAG_SAID_CLOSE, FLAG_STREAM,
-    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span, provisional, see_coding,
+    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, TELL_FIRST, TELL_INTERIM, TELL_SEEN, TELL_SENT, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
+    provisional, see_coding,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF, ST_FILE,
-    ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+    ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TELL, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE, Stream
 from pooledhttp._proto.chunked cimport chunked_feed, chunked_init
@@ -86,6 +87,8 @@ cdef class H1Connection(Connection):
         cdef size_t n_method = PyBytes_GET_SIZE(ex.method), n_target = PyBytes_GET_SIZE(ex.target)
         cdef size_t n_auth = PyBytes_GET_SIZE(ex.authority), n_fields = PyBytes_GET_SIZE(ex.fields)
         ex.reset()
+        if ex.made_head is not None and not ex.flags & FLAG_CLOSE:
+            return self.begin_made(ex)
         total = n_method + 1 + n_target + 17 + n_auth + 2 + n_fields + 2
         if ex.chunked_upload:
             total += 28
@@ -137,6 +140,23 @@ cdef class H1Connection(Connection):
         if ex.flags & FLAG_EXPECT:
             ex.expecting = True
             ex.expect_until = 0
+        ex.t_begin = ex.last_write = ex.asked = ph_now()
+        return ST_OK
+
+    cdef int begin_made(self, Exchange ex) noexcept nogil:
+        # Sent from where it is: the buffer is the answer's alone.
+        if ex.own_buf:
+            ex.drop_buffer()
+        if ex.buf == NULL:
+            ex.buf = buffer_take()
+            if ex.buf == NULL:
+                return ST_NOMEM
+            ex.cap = BUFFER_SIZE
+        ex.out_at = ex.cap
+        ex.spans[0].p = PyBytes_AS_STRING(ex.made_head)
+        ex.spans[0].n = PyBytes_GET_SIZE(ex.made_head)
+        ex.n_spans = 1
+        ex.sending = True
         ex.t_begin = ex.last_write = ex.asked = ph_now()
         return ST_OK
 
@@ -228,6 +248,7 @@ cdef class H1Connection(Connection):
         cdef ssize_t r
         cdef int st
         cdef int64_t since = 0, until
+        cdef bint just_sent = ex.sending
         if self.too_late(ex):
             return ST_TIMEOUT
         if self.deaf(ex):
@@ -248,6 +269,8 @@ cdef class H1Connection(Connection):
                 ex.sending = False
                 ex.t_sent = ph_now()
                 ex.out_at = ex.cap
+                if ex.telling & TELL_SENT:
+                    return ST_TELL
                 break
             if st == ST_FILE:
                 return ST_NEED_GIL
@@ -279,7 +302,8 @@ cdef class H1Connection(Connection):
             ex.limit = LIM_TOTAL
             if ex.limits.read >= 0:
                 # Silence is counted on where a signal broke the wait, and anew where a part of a TLS record came.
-                since = ex.silent_since if ex.silent_since else ph_now()
+                since = ex.silent_since if ex.silent_since else ex.t_sent if just_sent else ph_now()
+                just_sent = False
                 if self.stream.heard > since:
                     since = self.stream.heard
                 if until < 0 or since + ex.limits.read < until:
@@ -335,6 +359,10 @@ cdef class H1Connection(Connection):
                         if ex.interim > MAX_INTERIM or ex.lo > ex.max_head:
                             ex.err = BR_INTERIM_FLOOD
                             return ST_PROTO
+                        if ex.telling & TELL_INTERIM:
+                            ex.head_at = ex.lo - ex.facts.size
+                            ex.telling |= TELL_SEEN
+                            return ST_TELL
                         continue
                     st = self.head_done(ex)
                     if st != ST_OK:
@@ -366,6 +394,9 @@ cdef class H1Connection(Connection):
             if not ex.any_received:
                 ex.any_received = True
                 ex.t_first = ph_now()
+                if ex.telling & TELL_FIRST:
+                    ex.hi += r
+                    return ST_TELL
             ex.hi += r
         # A stream of nothing holds no connection.
         if ex.stage == XS_BODY and (not ex.flags & FLAG_STREAM or (not ex.sending and (

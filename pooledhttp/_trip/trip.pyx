@@ -4,9 +4,13 @@
 (dial, wait for a turn, an upload in pieces, a large body, h11, a signal, an error) it leaves to `slow`, which goes on from exactly there.
 """
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
-from pooledhttp._conn.connection cimport FLAG_AS_IS, FLAG_CLOSE, FLAG_EXPECT, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection, provisional
+from pooledhttp._conn.connection cimport (
+    FLAG_AS_IS, FLAG_CLOSE, FLAG_EXPECT, FLAG_REPLAY, FLAG_STREAM, TELL, TELL_CONN, TELL_SENT, XS_DONE, XS_HEAD, Connection, provisional,
+)
 from pooledhttp._conn.h1 cimport H1Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
@@ -14,7 +18,7 @@ from pooledhttp._core.limits cimport Limits
 from pooledhttp._core.runtime cimport WakeHandle, wake_clear
 from pooledhttp._core.status cimport (
     LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
-    ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TIMEOUT, ST_TLS, ST_UNSURE,
+    ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_UNSURE,
 )
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
@@ -25,13 +29,73 @@ from pooledhttp._pool.core cimport (
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Obeying, Reply, wake_of_thread
 
+from types import MemberDescriptorType
+
 from pooledhttp import errors
+from pooledhttp._core.runtime import logger
+from pooledhttp._pool.core import install_observer
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._trip import gate
+
+cdef enum:
+    DEBUG = 10                 # logging's
+
+
+def observe(follower, list gone, by, later) -> None:
+    """Of closed connections; see `tales.observe`."""
+    from pooledhttp._trip import tales
+
+    tales.observe(follower, gone, by, later)
+
+
+install_observer(observe)
 
 cdef extern from "Python.h":
     char* PyBytes_AS_STRING(object b)
     Py_ssize_t PyBytes_GET_SIZE(object b)
+    ctypedef object (*allocfunc)(type, Py_ssize_t)
+    ctypedef struct PyTypeObject:
+        allocfunc tp_alloc
+    ctypedef struct PyMemberDef:
+        Py_ssize_t offset
+    ctypedef struct PyMemberDescrObject:
+        PyMemberDef* d_member
+
+
+cdef type Response = None
+cdef Py_ssize_t places[5]
+
+
+def install_response(type cls) -> None:
+    """Makes `cls`, which has slots for status_code, content, default_encoding, _reply and _made, the class of plain responses."""
+    global Response
+    for i, name in enumerate(("status_code", "content", "default_encoding", "_reply", "_made")):
+        slot = cls.__dict__[name]
+        if type(slot) is not MemberDescriptorType:
+            raise TypeError(f"{name} is no slot")
+        places[i] = (<PyMemberDescrObject*>slot).d_member.offset
+    Response = cls
+
+
+cdef object plain_response(object status, object content, object encoding, object reply, object made):
+    # What `Response.__new__` and five assignments would do, for a tenth of their instructions.
+    cdef object r = (<PyTypeObject*>Response).tp_alloc(Response, 0)
+    put(r, places[0], status)
+    put(r, places[1], content)
+    put(r, places[2], encoding)
+    put(r, places[3], reply)
+    put(r, places[4], made)
+    return r
+
+
+cdef inline void put(object r, Py_ssize_t place, object value) noexcept:
+    # Into a slot that holds nothing yet.
+    Py_INCREF(value)
+    (<PyObject**>(<char*><void*>r + place))[0] = <PyObject*>value
+
+
+cdef class Prepared:
+    """A request without a body, made once by `Tripper.prepare` and sent many times. `wire` is what it was made from."""
 
 
 cdef class Tripper:
@@ -58,11 +122,9 @@ cdef class Tripper:
         in bytes (-1: none; of a coded one it bounds what comes of it: one that is not small is left unread). Raises what `errors` has.
         """
         cdef Reply x = Reply.__new__(Reply)
-        cdef int st
         if self.pool is None:
             raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
         x.t_start = x.holder.since = ph_now()
-        x.pool = self.pool
         x.host = self.pool.host(key)
         x.host_name = host
         x.port = port
@@ -71,19 +133,11 @@ cdef class Tripper:
         x.authority = authority
         x.fields = fields
         x.no_body_method = method == b"HEAD"
-        x.holder.label = PyBytes_AS_STRING(method)
-        x.holder.label_len = PyBytes_GET_SIZE(method)
-        x.holder.detail = PyBytes_AS_STRING(target)
-        x.holder.detail_len = PyBytes_GET_SIZE(target)
         x.limits = limits
         x.deadline = deadline
         x.source = source
-        x.flags = flags | self.flags
+        x.flags = flags
         x.max_body = max_body
-        x.max_head = self.max_head
-        x.expect = self.expect
-        x.first = True
-        x.may_retry = self.retry_stale
         if body is not None:
             if type(body) is bytes:
                 x.body = <bytes>body
@@ -91,6 +145,64 @@ cdef class Tripper:
                 x.source_body = body
                 x.chunked_upload = body.length is None
                 x.in_pieces = True
+        return self.go(x, cancel)
+
+    def prepare(self, tuple wire, int64_t max_body, str encoding) -> Prepared:
+        """For `exchange_prepared`, from (key, host, port, method, target, authority, fields, None, flags, ...) as `exchange` takes them, and
+        `max_body`. `encoding` is the answers' `default_encoding`."""
+        cdef Prepared p = Prepared.__new__(Prepared)
+        if self.pool is None:
+            raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
+        p.wire = wire
+        p.key, p.host_name, p.port, p.method, p.target, p.authority, p.fields = wire[:7]
+        p.flags = wire[8]
+        p.max_body = max_body
+        p.encoding = encoding
+        p.no_body_method = p.method == b"HEAD"
+        p.made_head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (p.method, p.target, p.authority, p.fields)
+        p.host = self.pool.host(p.key)
+        return p
+
+    def exchange_prepared(self, Prepared p not None, Limits limits not None, int64_t deadline, str source, Canceller cancel):
+        """`exchange` of what this transport prepared. A plain answer is the response itself; where more must be done about it (3xx, notes) it is the
+        `Reply`."""
+        cdef Reply x = Reply.__new__(Reply)
+        if p.host.h.pool != <void*>self.pool:
+            raise ValueError("another transport prepared it")
+        x.t_start = x.holder.since = ph_now()
+        x.limits = limits
+        x.deadline = deadline
+        x.source = source
+        x.host = p.host if not p.host.h.folded else self.pool.host(p.key)
+        x.host_name = p.host_name
+        x.port = p.port
+        x.method = p.method
+        x.target = p.target
+        x.authority = p.authority
+        x.fields = p.fields
+        x.made_head = p.made_head
+        x.no_body_method = p.no_body_method
+        x.flags = p.flags
+        x.max_body = p.max_body
+        self.go(x, cancel)
+        if x.facts.notes or 300 <= x.status < 400:
+            return x
+        return plain_response(x.status, x.content, p.encoding, x, p)
+
+    cdef object go(self, Reply x, Canceller cancel):
+        cdef int st
+        x.pool = self.pool
+        x.holder.label = PyBytes_AS_STRING(x.method)
+        x.holder.label_len = PyBytes_GET_SIZE(x.method)
+        x.holder.detail = PyBytes_AS_STRING(x.target)
+        x.holder.detail_len = PyBytes_GET_SIZE(x.target)
+        x.flags |= self.flags
+        x.max_head = self.max_head
+        x.expect = self.expect
+        x.first = True
+        x.may_retry = self.retry_stale
+        if self.pool.follower is not None:
+            self.follow(x)
         if cancel is None:
             with nogil:
                 st = self.run(x)
@@ -114,7 +226,7 @@ cdef class Tripper:
         cdef int st
         cdef int64_t now
         while True:
-            now = ph_now()
+            now = x.t_start if x.first else ph_now()
             st = pool_checkout(self.pool, &x.host.h, &x.holder, NULL, x.first, now, &s, &x.dead)
             if st == ST_OK or st == ST_NEED_GIL:
                 x.first = False
@@ -127,7 +239,7 @@ cdef class Tripper:
             x.idle_for = now - s.idle_since
             x.t_pool = now - x.t_start
             st = self.attempt(x, True)
-            if st != ST_AGAIN:
+            if st != ST_AGAIN or x.again:
                 return st
 
     cdef int attempt(self, Reply x, bint probe) noexcept nogil:
@@ -141,7 +253,13 @@ cdef class Tripper:
                 if (<Connection>x.slot.owner).stream.foreign:
                     return ST_TLS
                 return self.replace(x, False, RE_SERVER_CLOSED)
-        st = (<Connection>x.slot.owner).begin(x)
+        if x.telling:
+            x.telling = TELL
+            return ST_TELL
+        return self.start(x)
+
+    cdef int start(self, Reply x) noexcept nogil:
+        cdef int st = (<Connection>x.slot.owner).begin(x)
         if st != ST_OK:
             return st
         return self.resume(x)
@@ -176,6 +294,7 @@ cdef class Tripper:
         cdef int st = ST_NEED_GIL if pool_keep_place(self.pool, x.slot) else ST_AGAIN
         x.give(reason, -1, retried)
         if retried:
+            x.again = True
             pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
         slot_release(x.slot)
         x.slot = NULL
@@ -188,6 +307,8 @@ cdef class Tripper:
         try:
             return self.slow(x, st)
         except BaseException as e:
+            if x.telling and x.failed is None:
+                x.failed = e
             if x.draining:
                 pass                            # the janitor's by now
             elif x.slot != NULL:
@@ -212,6 +333,14 @@ cdef class Tripper:
                 break
             if x.slot == NULL:
                 # A connection is wanted.
+                if x.again or x.dead != NULL:
+                    try:
+                        self.begun_again(x)
+                    except BaseException:
+                        if st == ST_NEED_GIL:
+                            with nogil:
+                                pool_dial_failed(self.pool, &x.host.h)
+                        raise
                 if st == ST_AGAIN:
                     x.host = self.pool.host(x.host.key) if x.host.h.folded else x.host
                     with nogil:
@@ -236,6 +365,11 @@ cdef class Tripper:
                     raise RuntimeError("the transport is closed")
                 else:
                     raise x.failure(st)
+                continue
+            if st == ST_TELL and not x.telling & TELL_CONN:
+                x.tell_conn()
+                with nogil:
+                    st = self.start(x)
                 continue
             x.wire = <Connection>x.slot.owner
             if st == ST_UNSURE:
@@ -289,6 +423,32 @@ cdef class Tripper:
         x.pieces = x.piece = x.fallback = None
         x.fields = b"".join([line for line in x.fields.splitlines(True) if line[:7].lower() != b"expect:"])
         return True
+
+    # --- for those who follow ------------------------------------------------------------------------------------------
+
+    cdef object follow(self, Reply x):
+        method, target = x.method.decode("latin-1"), x.target.decode("latin-1")
+        x.tale = self.pool.follower.begin(x.host.key, method, target)
+        x.telling = TELL
+        x.tale.tell("get_conn", x.host.key, method, target)
+
+    cdef object begun_again(self, Reply x):
+        # Connections were closed on the way here; where the request was on the last of them, it goes on another.
+        if x.telling & TELL_CONN:
+            if x.telling & TELL_SENT:
+                x.tale.tell("wrote_request", gate.lost(x.err, x.conn))
+            x.telling = TELL
+        x.tell_lost()
+        if not x.again:
+            return
+        x.again = False
+        log = logger(DEBUG)
+        if log is not None:
+            from pooledhttp._trip import tales
+
+            tales.say_again(log, x.host.key, x.method, x.target)
+        if x.telling:
+            x.tale.tell("get_conn", x.host.key, x.method.decode("latin-1"), x.target.decode("latin-1"))
 
     # --- a connection --------------------------------------------------------------------------------------------------
 
@@ -409,6 +569,7 @@ cdef class Tripper:
             if x.host.dial_spec is None:
                 x.host.dial_spec = self.dial_spec(x.host.key, x.host_name, x.port)
             dial = self.new_dial(x.host.dial_spec, x.limits)
+            dial.tale = x.tale
             with nogil:
                 st = pool_race(self.pool, &x.host.h, &x.waiter, now, &s, &x.dead)
                 if x.dead != NULL:
@@ -429,8 +590,14 @@ cdef class Tripper:
                 pool_dial_failed(self.pool, &x.host.h)
             if state == W_CONN:
                 if isinstance(e, errors.ConnectError):
+                    try:
+                        self.say_failed(x, now, e)
+                    except BaseException:
+                        self.refuse(x, state)
+                        raise
                     return self.took(x, x.waiter.slot)       # the dial failed, but a connection came free
                 self.refuse(x, state)
+            self.say_failed(x, now, e)
             if not isinstance(e, Exception) or isinstance(e, errors.Error):
                 raise
             from pooledhttp._net.dial import DeadlinePassed        # not at the top: importing is to be cheap
@@ -471,11 +638,18 @@ cdef class Tripper:
         c = H1Connection(stream, dial.info)
         pool_dialed(self.pool, x.host, c, &x.holder, ph_now(), &x.dead)
         x.slot = &c.slot
+        x.gave = False
         x.reused = False
         x.idle_for = 0
         with nogil:
             if x.dead != NULL:
                 bury(x.dead)
+        log = logger(DEBUG)
+        if log is not None:
+            from pooledhttp._trip import tales
+
+            tales.say_dialed(log, x.host.key, c.slot.id, dial)
+        with nogil:
             st = self.attempt(x, False)
         return st
 
@@ -486,6 +660,14 @@ cdef class Tripper:
         finally:
             with nogil:
                 pool_dial_failed(self.pool, &x.host.h)
+        self.say_failed(x, x.t_start + x.t_pool, None)
+
+    cdef object say_failed(self, Reply x, int64_t began, object error):
+        log = logger(DEBUG)
+        if log is not None:
+            from pooledhttp._trip import tales
+
+            tales.say_failed(log, x.host.key, error, (ph_now() - began) / 1e9)
 
     cdef bint woken(self, Reply x):
         """While dialing: was something granted, or cancelled?"""
@@ -500,19 +682,28 @@ cdef class Tripper:
         with nogil:
             pool_count(self.pool, &home.h, &home.h.retries, 1)
 
-    def adopted(self, Host home, Stream stream, object info) -> None:
-        """A dial that lost its race was finished: pooled (`stream`), or counted as failed (None)."""
+    def adopted(self, Host home, Stream stream, object dial) -> None:
+        """`dial` lost its race and was finished: pooled (`stream`), or counted as failed (None)."""
         cdef Slot* dead = NULL
+        cdef H1Connection c
         if stream is None:
             with nogil:
                 pool_dial_failed(self.pool, &home.h)
             return
-        pool_dialed(self.pool, home, H1Connection(stream, info), NULL, ph_now(), &dead)
+        c = H1Connection(stream, dial.info)
+        pool_dialed(self.pool, home, c, NULL, ph_now(), &dead)
         with nogil:
             bury(dead)
-        reap(dead)
         if self.pool.n_idle and not self.pool.watched:
             janitor.watch(self.pool)
+        log = logger(DEBUG)
+        if log is not None:
+            from pooledhttp._trip import tales
+
+            tales.say_dialed(log, home.key, c.slot.id, dial)
+        if dial.tale is not None:
+            dial.tale.tell("put_idle", None)
+        reap(dead, dial.tale)
 
 
 def gil_releases() -> int:

@@ -27,8 +27,9 @@ def basic(user: str, password: str) -> str:
 
 @pytest.fixture
 def proxy() -> Iterator[ScriptedProxy]:
-    with ScriptedProxy() as proxy:
-        yield proxy
+    made = ScriptedProxy()
+    with made:
+        yield made
 
 
 def test_requests_plain(session: requests.Session, proxy: ScriptedProxy, pyserver: PyServer) -> None:
@@ -90,7 +91,8 @@ def test_requests_redirects_and_their_credentials(session: requests.Session, pro
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
 def test_requests_socks(session: requests.Session, pyserver: PyServer, scheme: str) -> None:
-    with ScriptedProxy(socks=True, login=(b"ada", b"secret")) as socks:
+    socks = ScriptedProxy(socks=True, login=(b"ada", b"secret"))
+    with socks:
         assert session.get(pyserver.url("/x"), proxies={"http": socks.proxy(scheme, "ada:secret")}).json()["target"] == "/x"
         assert socks.asked[0][0].startswith(f"SOCKS 127.0.0.1:{pyserver.port}")
         with pytest.raises(exceptions.ProxyError):
@@ -108,7 +110,8 @@ def test_requests_errors(session: requests.Session, tls_pyserver: PyServer) -> N
         session.get("http://a.example/", proxies={"http": dead})
     assert isinstance(caught.value.args[0].reason, urllib3.exceptions.ProxyError)
     assert isinstance(caught.value.args[0].reason.original_error, urllib3.exceptions.NewConnectionError)
-    with ScriptedProxy(before=refusing) as proxy, pytest.raises(exceptions.ProxyError, match="407"):
+    proxy = ScriptedProxy(before=refusing)
+    with proxy, pytest.raises(exceptions.ProxyError, match="407"):
         session.get(tls_pyserver.url("/"), proxies={"https": proxy.proxy()})
     for url in ("http:/badproxyurl:3128", "http://", "http:///example.com:8080"):
         with pytest.raises(exceptions.InvalidProxyURL):
@@ -132,7 +135,8 @@ def test_httpx_plain_and_tunnel(proxy: ScriptedProxy, pyserver: PyServer, tls_py
 
 
 def test_httpx_socks(pyserver: PyServer) -> None:
-    with ScriptedProxy(socks=True, login=(b"ada", b"secret")) as socks:
+    socks = ScriptedProxy(socks=True, login=(b"ada", b"secret"))
+    with socks:
         with through(socks.proxy("socks5", "ada:secret")) as client:
             assert client.get(pyserver.url("/x")).json()["target"] == "/x"
         with through(socks.proxy("socks5", "ada:wrong")) as client, pytest.raises(httpx.ProxyError):
@@ -142,7 +146,8 @@ def test_httpx_socks(pyserver: PyServer) -> None:
 def test_httpx_errors(tls_pyserver: PyServer) -> None:
     with through(f"http://127.0.0.1:{free_ports(1)[0]}") as client, pytest.raises(httpx.ConnectError):
         client.get("http://a.example/")
-    with ScriptedProxy(before=refusing) as proxy, through(proxy.proxy()) as client, pytest.raises(httpx.ProxyError, match="407"):
+    proxy = ScriptedProxy(before=refusing)
+    with proxy, through(proxy.proxy()) as client, pytest.raises(httpx.ProxyError, match="407"):
         client.get(tls_pyserver.url("/"))
     with pytest.raises(ValueError, match="scheme"):
         through("ftp://a.example")

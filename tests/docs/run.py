@@ -4,8 +4,6 @@ Every ```python block is run, one after the other, in one namespace; so are the 
 (requests or httpx beside pooledhttp): every piece of inline code in them. What cannot run is a ```text block. The page finds `pooledhttp`
 imported; a `client` (whose base_url is https://api.example), a `url`, a list of `urls` and a `token`; every host name served (see `site`), and
 its authority trusted; and in the working directory the files that `site` names.
-
-A snippet that needs what this build does not have yet is named, and left out.
 """
 from __future__ import annotations
 
@@ -58,13 +56,6 @@ def snippets(text: str) -> Iterator[tuple[int, str]]:
             table = ""
 
 
-def missing(e: BaseException) -> bool:
-    """Whether a snippet failed for what this build does not have yet."""
-    if isinstance(e, NotImplementedError):
-        return "not supported in this version" in str(e)
-    return isinstance(e, AttributeError) and getattr(e, "obj", None) is pooledhttp
-
-
 def run(page: Path) -> int:
     """Prints what went wrong; how many did."""
     urls = [f"https://api.example/items/{n}" for n in range(3)]
@@ -79,9 +70,6 @@ def run(page: Path) -> int:
             exec(compile(tree, str(page), "exec"), namespace)
             ran += 1
         except Exception as e:
-            if missing(e):
-                print(f"{page}:{line}: not there yet: {e}")
-                continue
             wrong += 1
             print(f"{page}:{line}: {source}\n{''.join(traceback.format_exception(e)[-4:])}")
     print(f"{page}: {ran} snippets ran, {wrong} failed")
