@@ -152,7 +152,7 @@ def test_a_count_repeats_and_sees_what_is_added() -> None:
     first, more = callgrind.count("-c", program % (500, 550))["work"]
     again, _ = callgrind.count("-c", program % (500, 550))["work"]
     assert again.total == pytest.approx(first.total, rel=0.005)
-    assert more.total == pytest.approx(1.1 * first.total, rel=0.01)
+    assert more.total == pytest.approx(1.1 * first.total, rel=0.02)
     assert [name for name, _, _ in grown(first.functions, more.functions)][0].startswith("libpython" if "libpython" in str(first.functions) else "python")
 
 

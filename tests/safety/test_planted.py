@@ -70,13 +70,17 @@ def unwritten(int n):
 
 
 def lose_memory(int n):
-    cdef volatile char* p = <char*>malloc(n)
-    p[0] = 1
+    cdef volatile char* p
+    for _ in range(10):          # a register or an old stack may still know of the last one
+        p = <char*>malloc(n)
+        p[0] = 1
 
 
 def lose_an_object(int n):
-    cdef object text = b"x" * n
-    Py_INCREF(text)
+    cdef object text
+    for _ in range(10):
+        text = b"x" * n
+        Py_INCREF(text)
 '''
 # What calls a fault, and what the report says of it.
 SEEN = {
