@@ -116,7 +116,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(where: Path, tmp_path: Path, call: str) -> tuple[int, str]:
     """A fault's exit code, and what was reported."""
-    env = {**asan.environment(tmp_path), "PYTHONPATH": f"{where}:{ROOT}"}
+    env = {**asan.environment(tmp_path, deep=True), "PYTHONPATH": f"{where}:{ROOT}"}
     done = subprocess.run([sys.executable, "-c", LEAKS.format(call)], env=env, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=60, check=False)
     return done.returncode, done.stdout + "".join(p.read_text() for p in tmp_path.iterdir())
