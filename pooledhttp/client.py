@@ -339,8 +339,8 @@ class Client:
     @staticmethod
     def _check_sending(options: Mapping[str, Any]) -> None:
         """TypeError for an option that a request which is made has no use for."""
-        for name in options:
-            if name in _BUILD:
+        for name, value in options.items():
+            if name in _BUILD and value is not None:
                 raise TypeError(f"{name!r} is an option of build_request, not of send")
 
     @overload
