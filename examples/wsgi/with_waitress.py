@@ -18,7 +18,7 @@ def main(listen: str) -> None:
     server = create_server(app, listen=listen, threads=16)
     # Waitress knows Ctrl-C and SystemExit: it waits for what it has begun, and `run` returns. SIGTERM would end the process at once.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    logging.info("listening on %s", listen)
+    server.print_listen("listening on {}:{}")
     server.run()
     logging.info("client: %s", finish())
 

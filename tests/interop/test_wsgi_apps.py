@@ -17,13 +17,13 @@ import pytest
 
 from pooledhttp import Client, Response
 from tests.support.peer import PATIENCE, Conn, Peer, chunked, respond
-from tests.support.processes import ROOT, connectable, end, spawn_kept
+from tests.support.processes import ROOT, end, spawn_kept
 
 MakePeer = Callable[..., Peer]
 # What a request has: by the app's own setting, and as nine tenths of what gunicorn gives a worker.
 SECONDS = {"gthread": 2.7, "preload": 1.5, "waitress": 1.5}
 WORKER_TIMEOUT = 3
-CROWD, REQUESTS = 12, 120
+WORKERS, CROWD, REQUESTS = 2, 12, 120
 
 
 class Backend:
@@ -55,25 +55,30 @@ class Serving:
 
     def __init__(self, directory: Path, backend: Backend, kind: str) -> None:
         self._log = directory / "log"
-        with socket.socket() as probe, self._log.open("wb") as log:
-            # Held and inherited where the server can take it; waitress gets the number once it is free again.
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-            environment = {"BACKEND": backend.peer.url(), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-            if kind != "gthread":
-                environment["REQUEST_SECONDS"] = str(SECONDS[kind])
+        environment = {"BACKEND": backend.peer.url(), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+        if kind != "gthread":
+            environment["REQUEST_SECONDS"] = str(SECONDS[kind])
+        with socket.socket() as listening, self._log.open("wb") as log:
             descriptors: tuple[int, ...] = ()
             if kind == "waitress":
-                probe.close()
-                command = ["-m", "examples.wsgi.with_waitress", f"127.0.0.1:{self.port}"]
+                command = ["-m", "examples.wsgi.with_waitress", "127.0.0.1:0"]
             else:
-                probe.listen(64)
-                probe.set_inheritable(True)
-                descriptors = (probe.fileno(),)
-                command = ["-m", "gunicorn", "-c", "python:examples.wsgi.gunicorn_conf", "-b", f"fd://{probe.fileno()}", "--worker-tmp-dir", str(directory),
-                           "--no-control-socket", *(["--preload"] if kind == "preload" else ["--timeout", str(WORKER_TIMEOUT)]), "examples.wsgi.app:app"]
+                listening.bind(("127.0.0.1", 0))
+                listening.listen(64)
+                listening.set_inheritable(True)
+                descriptors = (listening.fileno(),)
+                command = ["-m", "gunicorn", "-c", "python:examples.wsgi.gunicorn_conf", "-b", f"fd://{listening.fileno()}", "--no-control-socket",
+                           "--worker-tmp-dir", str(directory), *(["--preload"] if kind == "preload" else ["--timeout", str(WORKER_TIMEOUT)]),
+                           "examples.wsgi.app:app"]
             self._keeper = spawn_kept(sys.executable, *command, cwd=ROOT, env=environment, pass_fds=descriptors,
                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        said = re.compile(r"istening (?:at: http://|on )127\.0\.0\.1:(\d+)")
+        try:
+            self.wait(lambda: said.search(self.log()) and self.log().count("Booting worker") == (0 if kind == "waitress" else WORKERS), "start")
+        except AssertionError:
+            self.close()
+            raise
+        self.port = int(said.findall(self.log())[0])
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
@@ -117,8 +122,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Backend, str], Serving]]:
 def test_the_example(peer: MakePeer, serve: Callable[[Backend, str], Serving], kind: str) -> None:
     backend = Backend(peer)
     server = serve(backend, kind)
-    processes = 1 if kind == "waitress" else 2
-    server.wait(lambda: connectable(server.port) if kind == "waitress" else server.log().count("Booting worker") == processes, "start")
+    processes = 1 if kind == "waitress" else WORKERS
     url = f"http://127.0.0.1:{server.port}"
 
     with Client(max_idle_conns_per_host=1, timeout=3 * PATIENCE) as client, ThreadPoolExecutor(CROWD) as crowd:
