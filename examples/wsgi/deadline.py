@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from pooledhttp import Context, DeadlineExceeded
@@ -19,7 +19,7 @@ class Deadline:
         self.app = app
         self.seconds = seconds
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Generator[bytes, None, None]:
         with Context.scope(timeout=self.seconds):
             try:
                 body = self.app(environ, start_response)
