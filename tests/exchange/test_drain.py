@@ -75,6 +75,7 @@ def test_a_cancelled_answer_that_comes_soon_keeps_its_connection(peer: MakePeer,
     assert (server.accepted, closed(client.transport.stats())) == (1, {})
 
 
+@pytest.mark.unsanitized("it has 20 ms to look before the drain ends")
 @pytest.mark.parametrize(("ends", "reason"), [("cancel", "cancelled"), ("deadline", "timeout"), ("close", "drain_limit")])
 def test_an_answer_that_does_not_come_ends_after_50_ms(peer: MakePeer, client: Client, ends: str, reason: str) -> None:
     script = Later(OK + b"Content-Length: 10\r\n\r\nhalf", b"")

@@ -97,7 +97,7 @@ def test_a_file_that_grows_is_sent_as_long_as_it_was(peer: MakePeer, client: Cli
     assert bodies == [content]
 
 
-@pytest.mark.timing           # 32 MiB through a peer in Python
+@pytest.mark.unsanitized("32 MiB through a peer in Python")
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_file_that_shrinks(peer: MakePeer, path: Path, ca: Authority, tls: bool) -> None:
     """What was promised cannot be sent: the connection is closed, and the error says whose mistake it was."""
@@ -148,6 +148,7 @@ def test_a_file_that_is_sent_again(peer: MakePeer, client: Client, path: Path, c
     assert client.transport.stats().retries == 1
 
 
+@pytest.mark.unsanitized("the other thread has to be there before all is sent")
 def test_nobody_elses_file_is_sent(peer: MakePeer, client: Client, tmp_path: Path) -> None:
     """In the middle of it another thread closes the file, and opens one that gets its number."""
     content = os.urandom(1 << 20) * 32

@@ -146,6 +146,7 @@ def in_child(*steps: Callable[[], object]) -> bool:
     return False
 
 
+@pytest.mark.unsanitized("forks beside busy threads")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_children_forked_while_threads_are_busy_have_a_whole_pool() -> None:
     world = World(max_per_host=2, max_idle=3)

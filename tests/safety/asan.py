@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     REPORTS.mkdir(parents=True)
     parts = QUICK if "--quick" in arguments else PARTS
     given = [a for a in arguments if a not in ("--quick", "--deep")]
-    command = [sys.executable, "-m", "pytest", "-p", "tests.safety.leaks", "-p", "no:cacheprovider", "-m", "not timing", "-o", "timeout=300",
+    command = [sys.executable, "-m", "pytest", "-p", "tests.safety.leaks", "-p", "no:cacheprovider", "-m", "not unsanitized", "-o", "timeout=300",
                *([] if any(a.startswith("tests") for a in given) else parts), *given]
     env = {**environment(REPORTS, "--deep" in arguments), "PYTHONPATH": str(TREE)}
     code = subprocess.run(command, cwd=TREE, env=env, check=False).returncode
