@@ -223,7 +223,7 @@ def test_closed_before_its_end(peer: MakePeer, client: Client) -> None:
         assert len(r.read(10)) == 10
     with pytest.raises(StreamClosed):
         r.read(10)
-    assert client.transport.stats().active == 0
+    until(lambda: client.transport.stats().active == 0)
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ class Web:
     def adds_up(self, client: Client | None = None) -> PoolStats:
         transport = (client or self.client).transport
         until = time.monotonic() + 5
-        while transport.stats().dialing and time.monotonic() < until:        # a dial that lost its race is finished by a helper
+        # A dial that lost its race is finished by a helper, an answer that was left early is drained by the janitor.
+        while (transport.stats().dialing or transport.stats().active) and time.monotonic() < until:
             time.sleep(0.002)
         stats: PoolStats = transport.stats()
         assert (stats.active, stats.dialing, stats.waiting) == (0, 0, 0)

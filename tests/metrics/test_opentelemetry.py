@@ -21,6 +21,7 @@ from pooledhttp import Client, ConnectError, Context, DeadlineExceeded, MockTran
 from pooledhttp.adapters.opentelemetry import SECRETS, ConnectionTrace, instrument, uninstrument
 from pooledhttp.fanout import Fetch
 from tests.api.server import Server
+from tests.exchange.support import until
 
 
 class Kept:
@@ -223,6 +224,7 @@ def test_open_connections(client: Client, kept: Kept, server: Server) -> None:
         other.get(server.url + "/number/1")
         with client.stream("GET", server.url + "/number/1"), client.stream("GET", server.url + "/number/2"):
             assert {p.attributes["http.connection.state"]: p.value for p in kept.points("http.client.open_connections")} == {"active": 2, "idle": 0}
+        until(lambda: client.transport.stats().active == 0)
         points = kept.points("http.client.open_connections")
         assert {p.attributes["http.connection.state"]: p.value for p in points} == {"active": 0, "idle": 2}
         host, port = server.server_address[:2]
