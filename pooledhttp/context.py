@@ -1,7 +1,6 @@
 """Contexts: a deadline, and a cancel, that any number of requests obey. Go's `context` package is the model."""
 from __future__ import annotations
 
-import threading
 from contextvars import ContextVar
 from time import monotonic, monotonic_ns
 from weakref import WeakSet
@@ -61,11 +60,10 @@ class Context(Canceller):
     TypeError and ValueError for what is no time.
     """
 
-    __slots__ = ("__weakref__", "_children", "_parents", "_tying", "deadline_ns")
+    __slots__ = ("__weakref__", "_children", "_parents", "deadline_ns")
     deadline_ns: int                          # absolute monotonic nanoseconds, -1: none
     _parents: tuple[Context, ...]             # kept alive: a cancel of theirs is ours
     _children: WeakSet[Context] | None
-    _tying: threading.RLock                   # re-entrant: a finalizer may come in the midst
 
     def __init__(self, timeout: float | None = None, *, deadline: float | None = None) -> None:
         ends = [monotonic_ns() + ns for ns in (() if timeout is None else (_nanoseconds(timeout),)) if ns >= 0]
@@ -77,7 +75,6 @@ class Context(Canceller):
         self.drains = True
         self._parents = ()
         self._children = None
-        self._tying = threading.RLock()
 
     @classmethod
     def scope(cls, timeout: float | None = None, *, deadline: float | None = None) -> Scope:
@@ -95,7 +92,7 @@ class Context(Canceller):
         ends = [c.deadline_ns for c in (self, *parents) if c.deadline_ns >= 0]
         self.deadline_ns = min(ends, default=NEVER)
         for parent in parents:
-            with parent._tying:
+            with parent.guard():
                 if parent._children is None:
                     parent._children = WeakSet()
                 parent._children.add(self)
@@ -107,7 +104,7 @@ class Context(Canceller):
         super().cancel(reason)
         if self._children is None:
             return
-        with self._tying:
+        with self.guard():
             children = list(self._children)
         for child in children:
             child.cancel(reason)

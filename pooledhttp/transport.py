@@ -415,4 +415,4 @@ def _after_fork_in_child() -> None:
     del drained
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=openssl.before_fork, after_in_parent=openssl.after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,8 +1,10 @@
+from threading import RLock
 from typing import Any
 
 class Canceller:
     reason: Any
     drains: bool
+    def guard(self) -> RLock: ...
     def cancel(self, reason: Any = None) -> None: ...
     @property
     def cancelled(self) -> bool: ...

@@ -10,6 +10,16 @@ from pooledhttp._core.compat cimport (
 import os
 import threading
 
+cdef extern from "Python.h":
+    ctypedef struct PyInterpreterState:
+        pass
+    PyInterpreterState* PyInterpreterState_Get()
+    PyInterpreterState* PyInterpreterState_Main()
+
+if PyInterpreterState_Get() != PyInterpreterState_Main():
+    # Who works without the GIL takes it by PyGILState_Ensure, which knows the main interpreter alone.
+    raise ImportError("this is a subinterpreter")
+
 cdef enum:
     KEEP = 64                  # free buffers kept: at most 5 MiB, only as many as were ever in use at once
 
@@ -18,6 +28,7 @@ cdef char* _free[KEEP]
 cdef int _n_free = 0
 cdef int _out = 0              # buffers in use
 cdef int _wakes = 0            # wake descriptors open
+cdef int _forks = 0            # between the first process and this one
 pthread_mutex_init(&_lock, NULL)
 # Wrong only where Python before 3.13 first imported `threading` in another thread; its main thread then waits unsliced.
 cdef unsigned long _main = threading.main_thread().ident or 0
@@ -143,9 +154,19 @@ def live() -> dict:
     return {"buffers": ph_load_int(&_out), "wakes": ph_load_int(&_wakes)}
 
 
+cdef int forks() noexcept nogil:
+    return _forks
+
+
+def generation() -> int:
+    """How many forks lie between the first process and this one: another number means another process."""
+    return _forks
+
+
 def forget_threads() -> None:
     """After fork: the other threads' wake handles are not ours, the lock may have been held, and who forked is the main thread."""
-    global _local, _main
+    global _forks, _local, _main
+    _forks += 1
     _main = ph_self()
     pthread_mutex_init(&_lock, NULL)
     _local = threading.local()

@@ -23,7 +23,7 @@ from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_give, buffer_tak
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
 from pooledhttp._net.openssl cimport (
     direct_drop, direct_enter, direct_error, direct_fed, direct_feed, direct_leave, direct_made, direct_more, direct_open, direct_peek, direct_read,
-    direct_write,
+    direct_write, shake_enter, shake_leave,
 )
 from pooledhttp._net.records cimport records_follow
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
@@ -115,8 +115,13 @@ cdef class TlsStream(Stream):
         cdef bint done = self.established
         while True:
             if not done:
+                with nogil:
+                    shake_enter()
                 try:
-                    self.obj.do_handshake()
+                    try:
+                        self.obj.do_handshake()
+                    finally:
+                        shake_leave()
                     done = True
                 except WantRead:
                     pass
