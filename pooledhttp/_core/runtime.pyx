@@ -10,6 +10,19 @@ from pooledhttp._core.compat cimport (
 import os
 import threading
 
+cdef extern from *:
+    """
+    /* Set in every forked child, also in one that Python was not told of (uWSGI's, unless it is configured to), until `settle`. */
+    static volatile int ph_unsettled;
+    static void ph_in_child(void) { ph_unsettled = 1; }
+    static int ph_watch_forks(void) { return pthread_atfork(NULL, NULL, ph_in_child); }
+    static int ph_is_unsettled(void) { return ph_unsettled; }
+    static void ph_is_settled(void) { ph_unsettled = 0; }
+    """
+    int ph_watch_forks()
+    bint ph_is_unsettled() noexcept nogil
+    void ph_is_settled() noexcept nogil
+
 cdef extern from "Python.h":
     ctypedef struct PyInterpreterState:
         pass
@@ -154,22 +167,48 @@ def live() -> dict:
     return {"buffers": ph_load_int(&_out), "wakes": ph_load_int(&_wakes)}
 
 
+cdef bint unsettled() noexcept nogil:
+    return ph_is_unsettled()
+
+
 cdef int forks() noexcept nogil:
-    return _forks
+    return _forks + ph_is_unsettled()
 
 
 def generation() -> int:
     """How many forks lie between the first process and this one: another number means another process."""
-    return _forks
+    return forks()
+
+
+cdef list _hooks = []
+
+
+def at_fork(hook) -> None:
+    """Have `hook()` called in a forked child, before anything else of ours runs there: in the order in which they were given."""
+    _hooks.append(hook)
+
+
+def settle() -> None:
+    """In a forked child, once: let go of what is the parent's. By itself where Python knows of the fork, else at the first use."""
+    if ph_is_unsettled():
+        forget_threads()
+        for hook in list(_hooks):
+            hook()
 
 
 def forget_threads() -> None:
     """After fork: the other threads' wake handles are not ours, the lock may have been held, and who forked is the main thread."""
     global _forks, _local, _main
+    ph_is_settled()
     _forks += 1
     _main = ph_self()
     pthread_mutex_init(&_lock, NULL)
     _local = threading.local()
+
+
+if ph_watch_forks() != 0:
+    raise MemoryError()
+os.register_at_fork(after_in_child=settle)
 
 
 def gil_releases() -> int:

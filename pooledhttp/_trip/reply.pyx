@@ -14,7 +14,7 @@ from pooledhttp._conn.connection cimport (
     provisional, see_coding,
 )
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
-from pooledhttp._core.runtime cimport wake_clear
+from pooledhttp._core.runtime cimport unsettled, wake_clear
 from pooledhttp._core.status cimport (
     LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL,
     ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
@@ -23,7 +23,7 @@ from pooledhttp._net.tls cimport TlsStream
 from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, reap, slot_release
 
 from pooledhttp import errors
-from pooledhttp._core.runtime import current_wake
+from pooledhttp._core.runtime import current_wake, settle
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._trip import gate
 from pooledhttp.conninfo import ConnInfo
@@ -173,6 +173,8 @@ cdef class Reply(Exchange):
             self._leave()
 
     cdef object _enter(self):
+        if unsettled():
+            settle()
         # One thread at a time: there is one buffer and one connection, and the first to see the end gives both back.
         if ph_add_int(&self.busy, 1) != 1:
             ph_add_int(&self.busy, -1)
@@ -235,6 +237,8 @@ cdef class Reply(Exchange):
         Where another thread is just reading, its read ends with StreamClosed, or with what had arrived.
         """
         self.closed = True
+        if unsettled():
+            settle()
         if ph_add_int(&self.busy, 1) == 1:
             try:
                 self._close()

@@ -11,7 +11,7 @@ from pooledhttp._conn.h1 cimport H1Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
 from pooledhttp._core.limits cimport Limits
-from pooledhttp._core.runtime cimport WakeHandle, wake_clear
+from pooledhttp._core.runtime cimport WakeHandle, unsettled, wake_clear
 from pooledhttp._core.status cimport (
     LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
     ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TIMEOUT, ST_TLS, ST_UNSURE,
@@ -26,6 +26,7 @@ from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Obeying, Reply, wake_of_thread
 
 from pooledhttp import errors
+from pooledhttp._core.runtime import settle
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._trip import gate
 
@@ -61,6 +62,8 @@ cdef class Tripper:
         cdef int st
         if self.pool is None:
             raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
+        if unsettled():
+            settle()
         x.t_start = x.holder.since = ph_now()
         x.pool = self.pool
         x.host = self.pool.host(key)
