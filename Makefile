@@ -9,7 +9,7 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build stress soak bench bench-docs bench-quick bench-variants counted counted-update profile debug lint types stubs gates annotate dist clean help
+.PHONY: run test build stress soak asan asan-quick valgrind valgrind-quick test-pythons upstream-suites bench bench-docs bench-quick bench-variants counted counted-update profile debug lint types stubs gates annotate dist clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -19,7 +19,10 @@ help:
 	@echo 'make bench-quick   this client against others on one nginx (two minutes on a quiet machine)'
 	@echo 'make bench     every scenario, beside all other clients, with pictures (less than 25 minutes)'
 	@echo 'make stress    64 threads, 1.28 million requests, servers that break (ten minutes); make soak: for an hour'
+	@echo 'make upstream-suites   the own tests of requests and httpx, over our adapters (three minutes)'
 	@echo 'make counted   instructions, system calls and bytes against their budget (a quarter of a minute)'
+	@echo 'make asan      tests with AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer; make valgrind: the parser under memcheck'
+	@echo 'make test-pythons  the wheel built and tested on each CPython of 3.10 to 3.13 that is here'
 	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
 	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-docs, bench-variants, profile'
 
@@ -48,6 +51,27 @@ stress: $(VENV)/built $(VENV)/test
 soak: $(VENV)/built $(VENV)/test
 	@$(BIN)/python -m tests.stress --requests 5000 --minutes 60 $(ARGS)
 
+# Memory safety: see docs/testing.md. ARGS goes to pytest.
+asan: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m tests.safety.asan -q $(ARGS)
+
+asan-quick: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m tests.safety.asan --quick -q $(ARGS)
+
+valgrind: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m tests.safety.memcheck -q $(ARGS)
+
+valgrind-quick: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m tests.safety.memcheck --quick -q $(ARGS)
+
+# The wheel on every CPython that is here; WANTED="3.10 3.13" names some. ARGS goes to pytest.
+test-pythons: $(VENV)/test
+	@PYTHON=$(BIN)/python .ci/test-pythons -q $(ARGS)
+
+# The own tests of requests and httpx, from PyPI, over our adapters; docs/adapters.md says what comes of it. ARGS=requests, or httpx: the one alone.
+upstream-suites: $(VENV)/built $(VENV)/upstream/ready
+	@$(VENV)/upstream/bin/python -m tests.upstream $(ARGS)
+
 bench-quick: $(VENV)/built $(VENV)/bench
 	@$(BIN)/python -m bench --quick $(ARGS)
 
@@ -73,6 +97,7 @@ lint: $(VENV)/dev
 
 types: $(VENV)/built $(VENV)/dev
 	$(BIN)/mypy
+	$(BIN)/python .ci/pyright.py
 
 stubs: $(VENV)/built $(VENV)/dev
 	$(BIN)/python .ci/stubs.py
@@ -124,6 +149,12 @@ $(VENV)/bench-full: $(VENV)/bench
 	$(PIP) install --no-build-isolation --editable '.[bench-full]'
 	$(PYTHON) -m venv --clear $(VENV)/niquests
 	$(VENV)/niquests/bin/python -m pip --disable-pip-version-check --quiet install 'niquests>=3.14'
+	@touch $@
+
+# Apart too: their plugins are not for our tests.
+$(VENV)/upstream/ready: tests/upstream/requirements.txt $(VENV)/base
+	$(PYTHON) -m venv --clear $(VENV)/upstream
+	$(VENV)/upstream/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
 	@touch $@
 
 $(VENV)/dev: $(VENV)/base

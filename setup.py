@@ -7,6 +7,7 @@ POOLEDHTTP_WERROR    1: warnings are errors; 0: they are not
 POOLEDHTTP_JOBS      modules built at once; without it, the cores of this machine
 POOLEDHTTP_ANNOTATE  1: leave Cython's annotated HTML beside each .pyx
 POOLEDHTTP_DEBUG     1: assertions of the locking rules (the macro PH_DEBUG), no optimisation
+POOLEDHTTP_SANITIZE  1: with AddressSanitizer and UndefinedBehaviorSanitizer; what is built runs as `python -m tests.safety.asan` starts it
 """
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ PACKAGE = "pooledhttp"
 DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "initializedcheck": False, "cdivision": True,
               "embedsignature": True}
 WARNINGS = ["-Wall", "-Wextra"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-wrapv"]       # Python's own flags let signed numbers wrap
 COMPLAINT = re.compile(r"^(warning|performance hint): ", re.MULTILINE)
 
 
@@ -46,8 +48,10 @@ def jobs() -> int:
 
 
 def extensions() -> list[Extension]:
-    debug = _switch("POOLEDHTTP_DEBUG", False)
-    flags = ["-O0" if debug else "-O3", "-fno-strict-aliasing", *WARNINGS]
+    debug, sanitize = _switch("POOLEDHTTP_DEBUG", False), _switch("POOLEDHTTP_SANITIZE", False)
+    flags = ["-O1" if sanitize else "-O0" if debug else "-O3", "-fno-strict-aliasing", *WARNINGS]
+    if sanitize:
+        flags += ["-g", "-fno-omit-frame-pointer", *SANITIZERS]
     if strict():
         flags.append("-Werror")
     if sys.platform == "darwin":
@@ -57,7 +61,8 @@ def extensions() -> list[Extension]:
     for pyx in sorted((ROOT / PACKAGE).rglob("*.pyx")):
         rel = pyx.relative_to(ROOT)
         out.append(Extension(".".join(rel.with_suffix("").parts), [str(rel)], include_dirs=[f"{PACKAGE}/_core"],
-                             depends=[*headers, "setup.py"], extra_compile_args=flags, define_macros=[("PH_DEBUG", "1")] if debug else []))
+                             depends=[*headers, "setup.py"], extra_compile_args=flags,
+                             extra_link_args=SANITIZERS if sanitize else [], define_macros=[("PH_DEBUG", "1")] if debug else []))
     return out
 
 
@@ -116,8 +121,8 @@ class BuildExt(build_ext):
             return
         # An editable install builds in a new directory each time; this one stays, so only what changed is compiled.
         before = self.build_lib, self.build_temp
-        debug = "-debug" if _switch("POOLEDHTTP_DEBUG", False) else ""
-        base = ROOT / "build" / f"inplace-{sys.implementation.cache_tag}-{self.plat_name}{debug}"
+        kind = "".join(f"-{name.lower()}" for name in ("DEBUG", "SANITIZE") if _switch(f"POOLEDHTTP_{name}", False))
+        base = ROOT / "build" / f"inplace-{sys.implementation.cache_tag}-{self.plat_name}{kind}"
         self.build_lib, self.build_temp = str(base / "lib"), str(base / "temp")
         try:
             super().run()

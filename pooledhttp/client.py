@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from pooledhttp._core.limits import Limits
+    from pooledhttp._trip.trip import Prepared
     from pooledhttp.cookies import Cookies, CookieTypes
     from pooledhttp.interned import Lease
     from pooledhttp.mounts import Mounts
@@ -41,15 +42,13 @@ _BUILD = ("params", "headers", "cookies", "content", "data", "files", "json")
 _KNOWN = frozenset((*_BUILD, "auth", "timeout", "context", "follow_redirects", "stream", "max_response_bytes", "retries"))
 _GIVEN: Any = object()          # not given
 # What no pickle holds.
-_LIVE = frozenset(("transport", "_exchange", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
+_LIVE = frozenset(("transport", "_exchange", "_exchange_prepared", "_leases", "_memo", "_mounts", "_private", "_route", "_timing", "_trust"))
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_HEADERS = Headers({"User-Agent": f"pooledhttp/{__version__}", "Accept": "*/*"})
 # Where else the option is, for those who come from another client.
 _ELSEWHERE = {"allow_redirects": "it is follow_redirects here", "verify": "it is the transport's: Client(verify=...)",
               "cert": "it is the transport's: Client(cert=...)", "proxies": "it is the transport's: Client(proxy=...)",
               "proxy": "it is the transport's: Client(proxy=...)"}
-
-new_response = Response.__new__
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -135,7 +134,7 @@ class Client:
         self._default_encoding = default_encoding
         self._hooks: dict[str, list[Callable[[Any], Any]]] | None = None
         # GETs by their URL as given, ready to send: what a plain get() needs. Emptied whenever a default changes.
-        self._memo: dict[str, tuple[Any, ...]] = {}
+        self._memo: dict[str, Prepared] = {}
         self._headers, self._dropped = _defaults(headers)
         self._headers.drop_on_change(self._memo)
         self._set_timeout(timeout)
@@ -154,6 +153,7 @@ class Client:
         self._route = Route(transport, self._trust_env)
         self._trust = self._route.trust
         self._exchange = self._route.exchange
+        self._exchange_prepared: Any = None if self._exchange is None else transport.exchange_prepared
         self._mounts: Mounts | None = None
         if mounts is not None and mounts != {}:
             from pooledhttp.mounts import Mounts
@@ -254,7 +254,7 @@ class Client:
 
     def _forget(self) -> None:
         # A new dict: a thread that is just learning a URL puts it into the old one.
-        memo: dict[str, tuple[Any, ...]] = {}
+        memo: dict[str, Prepared] = {}
         self._headers.drop_on_change(memo)
         self._memo = memo
 
@@ -263,14 +263,14 @@ class Client:
     def get(self, url: str, **options: Unpack[Options]) -> Response:
         """The response to a GET of `url`, whatever its status. Options as for `request`."""
         if not options:
-            wire = self._memo.get(url) or self._learn(url)
-            if wire is not None:
-                return self._again(wire, self._timing, in_force(None) if Use.ambient else None)
+            made = self._memo.get(url) or self._learn(url)
+            if made is not None:
+                return self._again(made, self._timing, in_force(None) if Use.ambient else None)
         elif len(options) == 1 and "timeout" in options:
-            wire = self._memo.get(url) or self._learn(url)
-            if wire is not None:
+            made = self._memo.get(url) or self._learn(url)
+            if made is not None:
                 limits = Timeout.of(options["timeout"]).limits
-                return self._again(wire, (limits, limits.total, "request"), in_force(None) if Use.ambient else None)
+                return self._again(made, (limits, limits.total, "request"), in_force(None) if Use.ambient else None)
         return self._request("GET", url, options)
 
     def head(self, url: str, **options: Unpack[Options]) -> Response:
@@ -383,7 +383,7 @@ class Client:
 
     # --- the fast lane: a plain get() of a URL seen before ----------------------------------------------------------------
 
-    def _learn(self, url: str) -> tuple[Any, ...] | None:
+    def _learn(self, url: str) -> Prepared | None:
         """What a plain GET of `url` needs, kept for the next one; None where each request must be made by itself."""
         memo = self._memo                    # first: whoever changes what is read below replaces it afterwards
         auth = self._auth
@@ -398,39 +398,30 @@ class Client:
             request = auth(request)
         if self._trust is not None and self._trust.varies(request.url, request.headers.multi_items()):
             return None
-        key, host, port, method, target, authority, fields, body, flags, whole = request.wire()
-        if self._follow:
-            flags |= FLAG_MAY_GO_ON
-        wire = key, host, port, method, target, authority, fields, body, flags, whole          # a plain tuple is the fastest to take apart
+        *most, flags, whole = request.wire()
+        wire = *most, flags | FLAG_MAY_GO_ON if self._follow else flags, whole
+        made: Prepared = self.transport.prepare(wire, self._limit, self._default_encoding)
         if len(memo) >= _MEMO_SIZE:
             memo.clear()
-        memo[url] = wire
+        memo[url] = made
         if headers.version != version:
             memo.pop(url, None)              # changed while we built: this one is sent, and not kept
-        return wire
+        return made
 
-    def _again(self, wire: tuple[Any, ...], timing: tuple[Limits, int, str], cancel: Canceller | None = None) -> Response:
-        key, host, port, method, target, authority, fields, _, flags, _ = wire
+    def _again(self, made: Prepared, timing: tuple[Limits, int, str], cancel: Canceller | None = None) -> Response:
         limits, total, source = timing
         deadline = -1 if total < 0 else monotonic_ns() + total
         if cancel is not None:
             deadline, source = within(cancel, deadline, source)
         try:
-            reply = self._exchange(key, host, port, method, target, authority, fields, None, limits, deadline, source, flags, self._limit, cancel)
+            answer = self._exchange_prepared(made, limits, deadline, source, cancel)
         except Error as e:
             if e.request is None:
-                e.request = Request.from_wire(wire)
+                e.request = Request.from_wire(made.wire)
             raise
-        status = reply.final_status
-        if not status:
-            return self._went_on(reply, wire, limits, deadline, source, cancel)
-        response = new_response(Response)
-        response.status_code = status
-        response.content = reply.content
-        response.default_encoding = self._default_encoding
-        response._reply = reply
-        response._made = wire
-        return response.raise_for_status() if self._raise else response
+        if type(answer) is not Response:
+            return self._went_on(answer, made.wire, limits, deadline, source, cancel)
+        return answer.raise_for_status() if self._raise else answer
 
     def _went_on(self, reply: Any, wire: tuple[Any, ...], limits: Limits, deadline: int, source: str, cancel: Canceller | None) -> Response:
         """The short cut led to a redirect, to cookies, or to a coded body: the rest is the whole way."""

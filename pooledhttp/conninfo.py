@@ -10,6 +10,15 @@ class ConnInfo:
     """
 
     __slots__ = ("alpn", "cipher", "id", "idle_for", "local_addr", "remote_addr", "requests", "reused", "tls_version")
+    id: int
+    reused: bool
+    requests: int
+    idle_for: float
+    remote_addr: tuple[str, int] | str | None
+    local_addr: tuple[str, int] | str | None
+    tls_version: str | None
+    cipher: str | None
+    alpn: str | None
 
     def __init__(self, id: int, reused: bool, requests: int, idle_for: float, remote_addr: tuple[str, int] | str | None,
                  local_addr: tuple[str, int] | str | None, tls_version: str | None, cipher: str | None, alpn: str | None) -> None:

@@ -104,9 +104,9 @@ class Fetch:
             if isinstance(item, Request):
                 return client._send(client._completed(item), dict(options), cancel)
             if isinstance(item, str):
-                wire = None if options else client._memo.get(item) or client._learn(item)
-                if wire is not None:
-                    return client._again(wire, client._timing, cancel)
+                made = None if options else client._memo.get(item) or client._learn(item)
+                if made is not None:
+                    return client._again(made, client._timing, cancel)
                 return client._request("GET", item, options, cancel)
             if isinstance(item, (tuple, list)) and len(item) == 2:
                 return client._request(item[0], item[1], options, cancel)

@@ -65,7 +65,7 @@ class Headers(MutableMapping[str, str]):
         self._wire: bytes | None = None
         self._index: dict[str, list[str]] | None = None
         self._memo: dict[Any, Any] | None = None
-        self.version = 0                 # counts changes
+        self.version: int = 0            # counts changes
         self._pairs: list[tuple[str, str]] | None
         if headers is None:
             self._pairs = []

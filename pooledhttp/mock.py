@@ -16,7 +16,7 @@ class MockTransport:
 
     def __init__(self, handler: Callable[[Request], Response]) -> None:
         self.handler = handler
-        self.closed = False
+        self.closed: bool = False
 
     def round_trip(self, request: Request, *, timeout: Any = None, context: Any = None) -> Response:
         """What the handler returns."""

@@ -25,7 +25,7 @@ class NetRCAuth(Auth):
     __slots__ = ("_read", "file")
 
     def __init__(self, file: str | os.PathLike[str] | None = None) -> None:
-        self.file = None if file is None else os.fspath(file)
+        self.file: str | None = None if file is None else os.fspath(file)
         # (path, stamp, entries): replaced as one, so that threads need no lock; two may read the same file.
         self._read: tuple[str, Stamp, dict[str, tuple[str, str]]] | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 
+from pooledhttp._trip.trip import install_response
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.errors import Error, HTTPStatusError, ResponseTooLarge, StreamClosed, StreamConsumed, StreamError
 from pooledhttp.headers import Headers, HeaderTypes
@@ -68,7 +69,7 @@ class Response:
     _source: Any                # what the decoded body is read from: the reply itself, where nothing is decoded
     _codings: tuple[str, ...]   # to be undone
     _raw: bytes | None          # in memory and decoded: what was on the wire, where it was kept
-    _made: Any                  # the Wire it was made from, where no Request object was needed
+    _made: Any                  # the Prepared it was made from, where no Request object was needed
     _encoding: str | None       # what the user set
     _guard: Guard | None
     _limit: int                 # the body's greatest size, -1: none
@@ -482,7 +483,7 @@ def _reason(r: Response) -> str:
 
 
 def _request(r: Response) -> Request | None:
-    return Request.from_wire(r._made) if r._made is not None else None
+    return Request.from_wire(r._made.wire) if r._made is not None else None
 
 
 def _url(r: Response) -> URL | None:
@@ -544,3 +545,4 @@ _MAKE: dict[str, Callable[[Response], Any]] = {
 }
 
 install_response_factory(Response.from_reply)
+install_response(Response)

@@ -44,7 +44,7 @@ class WSGITransport:
         self.raise_app_exceptions = raise_app_exceptions
         self.script_name = script_name
         self.remote_addr = remote_addr
-        self.closed = False
+        self.closed: bool = False
 
     def round_trip(self, request: Request, *, timeout: Any = None, context: Any = None) -> Response:
         """Calls the app: the response as soon as it has begun, its body unread."""

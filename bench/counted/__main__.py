@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 from bench.counted.budgets import Budgets, amount
@@ -33,7 +34,12 @@ def main(argv: Sequence[str]) -> int:
         budgets, here = Budgets(opts.budgets), build()
         with tempfile.TemporaryDirectory(prefix="counted-") as directory:
             servers = Servers(Path(directory))
-            runs = [measure(groups, servers, _progress) for _ in range(opts.repeat)]
+            # Twice where it becomes the budget: the lower count holds.
+            runs = [measure(groups, servers, _progress) for _ in range(max(opts.repeat, 2 if opts.update else 1))]
+            counted = reduce(Measured.lower, runs)
+            again = sorted({verdict.figure.group for verdict in budgets.judge(here, counted) if verdict.over and not opts.update})
+            if again:
+                counted = counted.lower(measure(again, servers, _progress))
     except Failed as failure:
         print(f"cannot count: {failure}", file=sys.stderr)
         return 1
@@ -41,15 +47,15 @@ def main(argv: Sequence[str]) -> int:
     if opts.repeat > 1:
         _spread(runs)
     if opts.functions:
-        _functions(runs[0], opts.functions)
+        _functions(counted, opts.functions)
     if opts.update:
-        budgets.update(here, runs[0])
+        budgets.update(here, counted)
         print(f"{opts.budgets} has these figures now:")
         for figure in (*FIGURES, *ANCHORS):
-            if figure.name in runs[0].values:
-                print(f"  {figure.title}: {amount(runs[0].values[figure.name])} {figure.unit}")
+            if figure.name in counted.values:
+                print(f"  {figure.title}: {amount(counted.values[figure.name])} {figure.unit}")
         return 0
-    verdicts = budgets.judge(here, runs[0])
+    verdicts = budgets.judge(here, counted)
     if budgets.of(here) is None:
         print("This build (Python, compiler, libraries, processor) is not in the file. Instructions are judged by their ratio to other work counted in\n"
               "this run, which says less; `make counted-update`, on sources that are known to be good, adds it:")

@@ -79,8 +79,9 @@ class Budgets:
                 for f in FIGURES if f.name in measured.values]
 
     def _own(self, figure: Figure, measured: Measured, known: Known) -> Verdict:
-        return Verdict(figure, measured.values[figure.name], known.values[figure.name], figure.slack,
-                       grown=grown(known.functions.get(figure.name, {}), measured.functions.get(figure.name, Counter())))
+        budget = known.values[figure.name]
+        return Verdict(figure, measured.values[figure.name], budget, figure.slack,
+                       grown=grown(known.functions.get(figure.name, {}), measured.functions.get(figure.name, Counter()), round(budget * KEPT)))
 
     def _strange(self, figure: Figure, measured: Measured, build: dict[str, str]) -> Verdict:
         value = measured.values[figure.name]
@@ -119,7 +120,7 @@ def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.get("machine") == other.get("machine") and minor(one) == minor(other)
 
 
-def grown(before: dict[str, int], now: Counter[str]) -> tuple[tuple[str, int, int], ...]:
-    """The functions that take more than they did, the most first. One that was too small to be in the file counts from 0."""
-    more = [(name, before.get(name, 0), n) for name, n in now.items() if n > before.get(name, 0) + 2]
+def grown(before: dict[str, int], now: Counter[str], least: int = 0) -> tuple[tuple[str, int, int], ...]:
+    """The functions that take more than they did, the most first. One that is not in `before` counts from `least`: it may have taken so much."""
+    more = [(name, was, n) for name, n in now.items() if n > (was := before.get(name, least)) + 2]
     return tuple(sorted(more, key=lambda m: m[1] - m[2])[:GROWN])

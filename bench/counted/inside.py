@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import http.client
 import json
 import resource
@@ -18,8 +19,8 @@ import marks  # type: ignore[import-not-found,unused-ignore]
 import pooledhttp
 
 SIZE = 1024              # of the answers
-WARM = 150               # requests before the first window: the interpreter has specialised its code, the server said all that it says once
-WINDOWS = 3
+WARM = 200               # requests before the first window: the interpreter has specialised its code, the server said all that it says once
+WINDOWS = 6
 
 
 def windows(name: str, what: Callable[[object], object], times: int) -> None:
@@ -94,6 +95,7 @@ class MallInfo(ctypes.Structure):
 
 def allocated() -> int:
     """Bytes that malloc has given out. With PYTHONMALLOC=malloc that is all memory there is, but for stacks and modules."""
+    gc.collect()
     asked = ctypes.CDLL(None).mallinfo2
     asked.restype = MallInfo
     found = asked()

@@ -52,6 +52,7 @@ cdef class Exchange:
     cdef bytes target
     cdef bytes authority
     cdef bytes fields
+    cdef bytes made_head         # all of these as they are sent, where that was made before; else None
     cdef bytes body              # a whole body, or None
     cdef object pieces           # an iterator over an upload's pieces, once begun
     cdef object piece            # keeps the memory of the piece that is being sent

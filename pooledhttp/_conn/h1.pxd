@@ -4,6 +4,7 @@ from pooledhttp._conn.connection cimport Connection, Exchange
 
 
 cdef class H1Connection(Connection):
+    cdef int begin_made(self, Exchange ex) noexcept nogil
     cdef int push(self, Exchange ex) noexcept nogil
     cdef ssize_t ended(self, ssize_t r) noexcept nogil
     cdef int wait_to_send(self, Exchange ex, int events) noexcept nogil

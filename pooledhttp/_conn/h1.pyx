@@ -86,6 +86,8 @@ cdef class H1Connection(Connection):
         cdef size_t n_method = PyBytes_GET_SIZE(ex.method), n_target = PyBytes_GET_SIZE(ex.target)
         cdef size_t n_auth = PyBytes_GET_SIZE(ex.authority), n_fields = PyBytes_GET_SIZE(ex.fields)
         ex.reset()
+        if ex.made_head is not None and not ex.flags & FLAG_CLOSE:
+            return self.begin_made(ex)
         total = n_method + 1 + n_target + 17 + n_auth + 2 + n_fields + 2
         if ex.chunked_upload:
             total += 28
@@ -137,6 +139,23 @@ cdef class H1Connection(Connection):
         if ex.flags & FLAG_EXPECT:
             ex.expecting = True
             ex.expect_until = 0
+        ex.t_begin = ex.last_write = ex.asked = ph_now()
+        return ST_OK
+
+    cdef int begin_made(self, Exchange ex) noexcept nogil:
+        # Sent from where it is: the buffer is the answer's alone.
+        if ex.own_buf:
+            ex.drop_buffer()
+        if ex.buf == NULL:
+            ex.buf = buffer_take()
+            if ex.buf == NULL:
+                return ST_NOMEM
+            ex.cap = BUFFER_SIZE
+        ex.out_at = ex.cap
+        ex.spans[0].p = PyBytes_AS_STRING(ex.made_head)
+        ex.spans[0].n = PyBytes_GET_SIZE(ex.made_head)
+        ex.n_spans = 1
+        ex.sending = True
         ex.t_begin = ex.last_write = ex.asked = ph_now()
         return ST_OK
 
@@ -228,6 +247,7 @@ cdef class H1Connection(Connection):
         cdef ssize_t r
         cdef int st
         cdef int64_t since = 0, until
+        cdef bint just_sent = ex.sending
         if self.too_late(ex):
             return ST_TIMEOUT
         if self.deaf(ex):
@@ -279,7 +299,8 @@ cdef class H1Connection(Connection):
             ex.limit = LIM_TOTAL
             if ex.limits.read >= 0:
                 # Silence is counted on where a signal broke the wait, and anew where a part of a TLS record came.
-                since = ex.silent_since if ex.silent_since else ph_now()
+                since = ex.silent_since if ex.silent_since else ex.t_sent if just_sent else ph_now()
+                just_sent = False
                 if self.stream.heard > since:
                     since = self.stream.heard
                 if until < 0 or since + ex.limits.read < until:

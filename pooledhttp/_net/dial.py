@@ -139,6 +139,14 @@ class Dial(Connecting):
             self.abandon()
             raise
 
+    @property
+    def phase(self) -> str:
+        """What it is at, as errors name it: "dns", "connect", "proxy" or "tls"."""
+        if self._phase != "steps" or not self._steps:
+            return "dns" if self._phase == "dns" else "connect"
+        step = self._steps[0]
+        return "dns" if step == self._resolve_server else "proxy" if step == self._ask else "tls"
+
     def abandon(self) -> None:
         """Give up: close whatever is open. May be called at any time when `run` is not running, and again."""
         self._phase = "over"

@@ -1,11 +1,14 @@
 """Any Stream, for Python callers: tests and tools. Seconds are floats, None for ever; failures are plain OSErrors."""
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uintptr_t
+from libc.string cimport memset
 
 from pooledhttp._core.compat cimport ph_now
 from pooledhttp._core.runtime cimport Wake, thread_wake, wake_clear
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS, ST_WOKEN
+from pooledhttp._net.records cimport Records, records_follow
 from pooledhttp._net.stream cimport Stream, WAIT_READ, WAIT_WRITE
 
 import os
@@ -139,6 +142,26 @@ def probe(Stream s not None) -> str:
     if r == ST_OK:
         return "ok"
     return "eof" if r == ST_EOF else "proto" if r == ST_PROTO else str(r)
+
+
+@cython.final
+cdef class RecordFramer:
+    """`records_follow` with its state."""
+
+    cdef Records r
+
+    def __cinit__(self):
+        memset(&self.r, 0, sizeof(Records))
+
+    def follow_at(self, address, length) -> int:
+        """How many records ended in the `length` bytes at `address`."""
+        cdef uintptr_t at = address
+        return records_follow(&self.r, <const char*>at, length)
+
+    @property
+    def partial(self) -> int:
+        """Bytes of the unfinished record seen so far."""
+        return self.r.partial
 
 
 def close(Stream s not None, bint graceful=True) -> None:

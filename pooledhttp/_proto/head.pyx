@@ -241,6 +241,8 @@ cdef int parse(const char* buf, size_t n, HeadFacts* f) noexcept nogil:
     f.fields_off = p - buf
     while True:
         name = p
+        while end - p >= 4 and _token[<unsigned char>p[0]] & _token[<unsigned char>p[1]] & _token[<unsigned char>p[2]] & _token[<unsigned char>p[3]]:
+            p += 4
         while p < end and _token[<unsigned char>p[0]]:
             p += 1
         if p == end:

@@ -107,13 +107,13 @@ cdef class ChunkedDecoder:
             r = chunked_feed(&self.d, b + at, n, &used, b + to, room, &made)
         return r, used, made
 
-    def feed_at(self, address, length) -> tuple:
-        """(status, consumed, produced): decodes `length` writable bytes at `address`, in place."""
-        cdef uintptr_t at = address
-        cdef size_t n = length, used = 0, made = 0
+    def feed_at(self, address, length, out=None, room=None) -> tuple:
+        """(status, consumed, produced): decodes `length` bytes at `address` to `room` bytes at `out`; without these in place."""
+        cdef uintptr_t at = address, to = address if out is None else out
+        cdef size_t n = length, cap = length if room is None else room, used = 0, made = 0
         cdef int r
         with nogil:
-            r = chunked_feed(&self.d, <const char*>at, n, &used, <char*>at, n, &made)
+            r = chunked_feed(&self.d, <const char*>at, n, &used, <char*>to, cap, &made)
         return r, used, made
 
     @property

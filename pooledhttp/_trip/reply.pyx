@@ -7,7 +7,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from pooledhttp._conn.connection cimport (
     FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Connection, FilePiece,
@@ -44,7 +44,7 @@ cdef enum:
 cdef tuple PHASES = errors.PHASES
 cdef str HTTP11 = "HTTP/1.1"
 cdef str HTTP10 = "HTTP/1.0"
-cdef dict REASONS = {b"OK": "OK", b"Not Found": "Not Found", b"No Content": "No Content", b"": ""}
+cdef dict REASONS = {b"Not Found": "Not Found", b"No Content": "No Content", b"": ""}
 
 
 @cython.no_gc_clear
@@ -77,11 +77,6 @@ cdef class Reply(Exchange):
     @property
     def version(self) -> str:
         return HTTP11 if self.facts.minor == 1 else HTTP10
-
-    @property
-    def final_status(self) -> int:
-        """The status, where that and the body are all there is to it; 0 for what may redirect (300 to 399), and where there are notes."""
-        return 0 if self.facts.notes or 300 <= self.status < 400 else self.status
 
     @property
     def notes(self) -> int:
@@ -409,9 +404,13 @@ cdef class Reply(Exchange):
     cdef object take_head(self):
         cdef char* at = self.buf + self.head_at
         cdef bytes phrase
+        cdef size_t n = self.facts.reason_len
         self.status = self.facts.status
         self.head = PyBytes_FromStringAndSize(at + self.facts.fields_off, self.facts.fields_len)
-        phrase = PyBytes_FromStringAndSize(at + self.facts.reason_off, self.facts.reason_len)
+        if n == 2 and memcmp(at + self.facts.reason_off, b"OK", 2) == 0:
+            self._reason = "OK"                # nearly always
+            return
+        phrase = PyBytes_FromStringAndSize(at + self.facts.reason_off, n)
         self._reason = REASONS.get(phrase)
         if self._reason is None:
             self._reason = phrase.decode("latin-1")

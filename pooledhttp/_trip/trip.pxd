@@ -1,8 +1,27 @@
 from libc.stdint cimport int64_t
 
+from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.poolable cimport Slot
+from pooledhttp._pool.core cimport Host
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Reply
+
+
+cdef class Prepared:
+    cdef readonly tuple wire
+    cdef str key
+    cdef str host_name
+    cdef int port
+    cdef bytes method
+    cdef bytes target
+    cdef bytes authority
+    cdef bytes fields
+    cdef bytes made_head
+    cdef int flags
+    cdef int64_t max_body
+    cdef str encoding
+    cdef bint no_body_method
+    cdef Host host                 # as it was when this was made: perhaps folded since
 
 
 cdef class Tripper:
@@ -12,6 +31,7 @@ cdef class Tripper:
     cdef int flags                 # of every exchange: FLAG_CLOSE, FLAG_AS_IS
     cdef int64_t expect            # ns that a body waits for 100 (Continue)
 
+    cdef object go(self, Reply x, Canceller cancel)
     cdef int run(self, Reply x) noexcept nogil
     cdef int attempt(self, Reply x, bint probe) noexcept nogil
     cdef int resume(self, Reply x) noexcept nogil

@@ -4,6 +4,8 @@
 (dial, wait for a turn, an upload in pieces, a large body, h11, a signal, an error) it leaves to `slow`, which goes on from exactly there.
 """
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
 from pooledhttp._conn.connection cimport FLAG_AS_IS, FLAG_CLOSE, FLAG_EXPECT, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection, provisional
@@ -25,6 +27,8 @@ from pooledhttp._pool.core cimport (
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Obeying, Reply, wake_of_thread
 
+from types import MemberDescriptorType
+
 from pooledhttp import errors
 from pooledhttp._core.runtime import settle
 from pooledhttp._pool.janitor import janitor
@@ -33,6 +37,49 @@ from pooledhttp._trip import gate
 cdef extern from "Python.h":
     char* PyBytes_AS_STRING(object b)
     Py_ssize_t PyBytes_GET_SIZE(object b)
+    ctypedef object (*allocfunc)(type, Py_ssize_t)
+    ctypedef struct PyTypeObject:
+        allocfunc tp_alloc
+    ctypedef struct PyMemberDef:
+        Py_ssize_t offset
+    ctypedef struct PyMemberDescrObject:
+        PyMemberDef* d_member
+
+
+cdef type Response = None
+cdef Py_ssize_t places[5]
+
+
+def install_response(type cls) -> None:
+    """Makes `cls`, which has slots for status_code, content, default_encoding, _reply and _made, the class of plain responses."""
+    global Response
+    for i, name in enumerate(("status_code", "content", "default_encoding", "_reply", "_made")):
+        slot = cls.__dict__[name]
+        if type(slot) is not MemberDescriptorType:
+            raise TypeError(f"{name} is no slot")
+        places[i] = (<PyMemberDescrObject*>slot).d_member.offset
+    Response = cls
+
+
+cdef object plain_response(object status, object content, object encoding, object reply, object made):
+    # What `Response.__new__` and five assignments would do, for a tenth of their instructions.
+    cdef object r = (<PyTypeObject*>Response).tp_alloc(Response, 0)
+    put(r, places[0], status)
+    put(r, places[1], content)
+    put(r, places[2], encoding)
+    put(r, places[3], reply)
+    put(r, places[4], made)
+    return r
+
+
+cdef inline void put(object r, Py_ssize_t place, object value) noexcept:
+    # Into a slot that holds nothing yet.
+    Py_INCREF(value)
+    (<PyObject**>(<char*><void*>r + place))[0] = <PyObject*>value
+
+
+cdef class Prepared:
+    """A request without a body, made once by `Tripper.prepare` and sent many times. `wire` is what it was made from."""
 
 
 cdef class Tripper:
@@ -59,13 +106,11 @@ cdef class Tripper:
         in bytes (-1: none; of a coded one it bounds what comes of it: one that is not small is left unread). Raises what `errors` has.
         """
         cdef Reply x = Reply.__new__(Reply)
-        cdef int st
         if self.pool is None:
             raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
         if unsettled():
             settle()
         x.t_start = x.holder.since = ph_now()
-        x.pool = self.pool
         x.host = self.pool.host(key)
         x.host_name = host
         x.port = port
@@ -74,19 +119,11 @@ cdef class Tripper:
         x.authority = authority
         x.fields = fields
         x.no_body_method = method == b"HEAD"
-        x.holder.label = PyBytes_AS_STRING(method)
-        x.holder.label_len = PyBytes_GET_SIZE(method)
-        x.holder.detail = PyBytes_AS_STRING(target)
-        x.holder.detail_len = PyBytes_GET_SIZE(target)
         x.limits = limits
         x.deadline = deadline
         x.source = source
-        x.flags = flags | self.flags
+        x.flags = flags
         x.max_body = max_body
-        x.max_head = self.max_head
-        x.expect = self.expect
-        x.first = True
-        x.may_retry = self.retry_stale
         if body is not None:
             if type(body) is bytes:
                 x.body = <bytes>body
@@ -94,6 +131,62 @@ cdef class Tripper:
                 x.source_body = body
                 x.chunked_upload = body.length is None
                 x.in_pieces = True
+        return self.go(x, cancel)
+
+    def prepare(self, tuple wire, int64_t max_body, str encoding) -> Prepared:
+        """For `exchange_prepared`, from (key, host, port, method, target, authority, fields, None, flags, ...) as `exchange` takes them, and
+        `max_body`. `encoding` is the answers' `default_encoding`."""
+        cdef Prepared p = Prepared.__new__(Prepared)
+        if self.pool is None:
+            raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
+        p.wire = wire
+        p.key, p.host_name, p.port, p.method, p.target, p.authority, p.fields = wire[:7]
+        p.flags = wire[8]
+        p.max_body = max_body
+        p.encoding = encoding
+        p.no_body_method = p.method == b"HEAD"
+        p.made_head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (p.method, p.target, p.authority, p.fields)
+        p.host = self.pool.host(p.key)
+        return p
+
+    def exchange_prepared(self, Prepared p not None, Limits limits not None, int64_t deadline, str source, Canceller cancel):
+        """`exchange` of what this transport prepared. A plain answer is the response itself; where more must be done about it (3xx, notes) it is the
+        `Reply`."""
+        cdef Reply x = Reply.__new__(Reply)
+        if p.host.h.pool != <void*>self.pool:
+            raise ValueError("another transport prepared it")
+        x.t_start = x.holder.since = ph_now()
+        x.limits = limits
+        x.deadline = deadline
+        x.source = source
+        x.host = p.host if not p.host.h.folded else self.pool.host(p.key)
+        x.host_name = p.host_name
+        x.port = p.port
+        x.method = p.method
+        x.target = p.target
+        x.authority = p.authority
+        x.fields = p.fields
+        x.made_head = p.made_head
+        x.no_body_method = p.no_body_method
+        x.flags = p.flags
+        x.max_body = p.max_body
+        self.go(x, cancel)
+        if x.facts.notes or 300 <= x.status < 400:
+            return x
+        return plain_response(x.status, x.content, p.encoding, x, p)
+
+    cdef object go(self, Reply x, Canceller cancel):
+        cdef int st
+        x.pool = self.pool
+        x.holder.label = PyBytes_AS_STRING(x.method)
+        x.holder.label_len = PyBytes_GET_SIZE(x.method)
+        x.holder.detail = PyBytes_AS_STRING(x.target)
+        x.holder.detail_len = PyBytes_GET_SIZE(x.target)
+        x.flags |= self.flags
+        x.max_head = self.max_head
+        x.expect = self.expect
+        x.first = True
+        x.may_retry = self.retry_stale
         if cancel is None:
             with nogil:
                 st = self.run(x)
@@ -117,7 +210,7 @@ cdef class Tripper:
         cdef int st
         cdef int64_t now
         while True:
-            now = ph_now()
+            now = x.t_start if x.first else ph_now()
             st = pool_checkout(self.pool, &x.host.h, &x.holder, NULL, x.first, now, &s, &x.dead)
             if st == ST_OK or st == ST_NEED_GIL:
                 x.first = False
@@ -443,6 +536,7 @@ cdef class Tripper:
         with nogil:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:
+            phase = dial.phase
             if state == W_CONN:
                 try:
                     try:
@@ -457,12 +551,12 @@ cdef class Tripper:
                     raise
                 if x.cancel is not None and x.cancel.is_cancelled():
                     self.refuse(x, state)
-                    raise gate.cancelled("connect", x.cancel.reason, None)
+                    raise gate.cancelled(phase, x.cancel.reason, None)
                 return self.took(x, x.waiter.slot)
             self.drop_dial(dial, x)
             if state == W_CLOSED:
-                raise gate.cancelled("connect", "the transport was closed", None)
-            raise gate.cancelled("connect", x.cancel.reason, None)
+                raise gate.cancelled(phase, "the transport was closed", None)
+            raise gate.cancelled(phase, x.cancel.reason, None)
         timings = dial.timings
         x.t_dns = timings.get("dns", 0)
         x.t_connect = timings.get("connect", 0)

@@ -133,3 +133,11 @@ class Spy(Transport):
     def exchange(self, *args: Any) -> Any:
         self.seen = [*getattr(self, "seen", []), args]
         return super().exchange(*args)
+
+    def prepare(self, wire: tuple[Any, ...], max_body: int, encoding: str) -> Any:
+        self.max_body = max_body
+        return super().prepare(wire, max_body, encoding)
+
+    def exchange_prepared(self, p: Any, limits: Any, deadline: int, source: str, cancel: Any) -> Any:
+        self.seen = [*getattr(self, "seen", []), (*p.wire[:8], limits, deadline, source, p.wire[8], self.max_body, cancel)]
+        return super().exchange_prepared(p, limits, deadline, source, cancel)

@@ -54,9 +54,9 @@ def test_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_urls(peer: Callable[..., Peer], tmp_path: Path) -> None:
-    path = tmp_path / "docker.sock"
+    path = tmp_path / "local.sock"
     server = peer(answering(respond(b"version")), uds=path)
-    ran = [run("urls.md", block.replace("%2Fvar%2Frun%2Fdocker.sock", quote(str(path), safe="")).replace("/var/run/docker.sock", str(path)))
+    ran = [run("urls.md", block.replace(".%2Fapp.sock", quote(str(path), safe="")).replace("app.sock", str(path)))
            for block in blocks("urls.md")]
     assert len(ran) == 1
     assert server.accepted == 2

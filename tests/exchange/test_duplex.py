@@ -171,6 +171,7 @@ def test_tls_an_echo_never_deadlocks(peer: MakePeer, new_client: Callable[..., C
     assert (server.accepted, closed(client.transport.stats())) == (1, {})
 
 
+@pytest.mark.timing           # megabytes through a peer in Python, that speaks TLS
 @pytest.mark.parametrize("body", BODIES)
 def test_tls_a_refusal_while_we_send_is_the_answer(peer: MakePeer, new_client: Callable[..., Client], ca: Authority, body: Callable[[int], Any]) -> None:
     def script(conn: Conn, i: int) -> None:

@@ -97,6 +97,7 @@ def test_a_file_that_grows_is_sent_as_long_as_it_was(peer: MakePeer, client: Cli
     assert bodies == [content]
 
 
+@pytest.mark.timing           # 32 MiB through a peer in Python
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_file_that_shrinks(peer: MakePeer, path: Path, ca: Authority, tls: bool) -> None:
     """What was promised cannot be sent: the connection is closed, and the error says whose mistake it was."""

@@ -247,6 +247,7 @@ def test_an_endless_head_ends_at_the_limit(peer: Callable[..., Peer], new_client
         new_client(max_response_header_bytes=300_000).get(peer(script).url())
 
 
+@pytest.mark.timing           # h11 has to take a mebibyte of 103s
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"], ids=["100", "103"])
 def test_a_flood_of_interim_responses_ends(peer: Callable[..., Peer], client: Client, interim: bytes) -> None:
     def script(conn: Conn, i: int) -> None:

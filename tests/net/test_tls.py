@@ -195,15 +195,15 @@ def test_ten_mebibytes_each_way(certs: Certificates, version: ssl.TLSVersion, bu
         def echo() -> None:
             left = len(data)
             while left:
-                got = peer.recv(1)
+                got = bytearray(peer.recv(1))
                 while peer.obj.pending() or peer.incoming.pending:
                     try:
                         got += peer.obj.read(65536)
                     except ssl.SSLWantReadError:
                         break
-                at = 0
+                at, view = 0, memoryview(got)
                 while at < len(got):
-                    at += peer.obj.write(got[at:])
+                    at += peer.obj.write(view[at:])
                 peer.push()
                 left -= len(got)
 

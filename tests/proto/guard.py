@@ -31,6 +31,20 @@ class Guarded:
         ctypes.memmove(self.address, data, len(data))
         return self.address
 
+    def object_at_end(self, data: bytes) -> bytes:
+        """`data` as an object whose last byte, the NUL behind it, is right before the forbidden page. It must be forgotten before the memory is.
+
+        Objects are aligned, so that length is 7, 15, 23 and so on.
+        """
+        size = bytes.__basicsize__ + len(data)
+        where = self.address + self.size - size
+        assert where % 8 == 0 and size <= self.size
+        ctypes.memmove(where, id(data), size)
+        ctypes.c_ssize_t.from_address(where).value = 1 << 30          # references that nobody gives back: it is never freed
+        made = ctypes.cast(where, ctypes.py_object).value
+        assert type(made) is bytes
+        return made
+
 
 def _protect(address: int, allowed: int) -> None:
     if _libc.mprotect(address, PAGE, allowed) != 0:

@@ -1,6 +1,8 @@
 """The compiled chunked decoder: plain chunks are decoded, in place too, and h11 can go on from wherever it hands over."""
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 
 from pooledhttp._proto import fallback
@@ -208,3 +210,22 @@ def test_nothing_outside_the_bytes_is_touched() -> None:
                 for put in (memory.at_end, memory.at_start):
                     status, used, made = ChunkedDecoder().feed_at(put(part), n)
                     assert (status, used, made) == (want[0], want[1], len(want[2]))
+
+
+def test_nothing_outside_either_memory_is_touched() -> None:
+    with guarded() as source, guarded() as target:
+        for raw in [raw for raw, _ in PLAIN if len(raw) < 300] + [raw for raw, *_ in ODD]:
+            for cut in range(len(raw) + 1):
+                for room in (1, 2, len(raw)):
+                    ours, theirs = ChunkedDecoder(), ChunkedDecoder()
+                    pending, status = b"", MORE
+                    for piece in (raw[:cut], raw[cut:]):
+                        pending += piece
+                        more = True
+                        while more and status == MORE:
+                            status, used, out = theirs.feed(pending, room)
+                            into = target.at_end(bytes(room))
+                            assert ours.feed_at(source.at_end(pending), len(pending), into, room) == (status, used, len(out))
+                            assert ctypes.string_at(into, len(out)) == out
+                            pending = pending[used:]
+                            more = len(out) == room and pending != b""

@@ -10,6 +10,7 @@ import pytest
 
 from pooledhttp._proto.testing import MORE, OK, UNSURE, HeadParser
 
+from .corpus import CORPUS
 from .guard import guarded
 
 NGINX = (b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Fri, 22 Nov 2024 18:56:00 GMT\r\nContent-Type: application/octet-stream\r\n"
@@ -265,7 +266,7 @@ def test_every_byte_in_the_status_line() -> None:
 def test_nothing_outside_the_bytes_is_read() -> None:
     heads = [head for head, _ in GOOD] + ODD
     with guarded() as memory:
-        for head in heads:
+        for head in [*heads, *(raw for _, _, raw in CORPUS if len(raw) < memory.size)]:
             expect = HeadParser().parse(head)
             for put in (memory.at_end, memory.at_start):
                 step = 1 if len(head) < 300 else 211
@@ -274,7 +275,7 @@ def test_nothing_outside_the_bytes_is_read() -> None:
                     assert HeadParser().parse_at(put(part), n) == HeadParser().parse(part)
                 assert HeadParser().parse_at(put(head), len(head)) == expect
         # And where it goes on: every prefix right before the forbidden page, with the one parser.
-        for head in (NGINX, *ODD):
+        for head in (*(head for head, _ in GOOD if len(head) < 1000), *ODD, *(raw for _, _, raw in CORPUS if len(raw) < memory.size)):
             parser = HeadParser()
             for n in range(len(head) + 1):
                 if parser.parse_at(memory.at_end(head[:n]), n) != MORE:

@@ -8,6 +8,8 @@ import pytest
 from pooledhttp._proto.writer import check_method, check_target, field_block
 from pooledhttp.errors import LocalProtocolError
 
+from .guard import guarded
+
 TOKEN = set(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 TEXT = {9, *range(32, 127), *range(128, 256)}
 
@@ -134,3 +136,21 @@ def test_an_iterable_that_fails_says_its_own_error() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         field_block(pairs())
+
+
+@pytest.mark.parametrize("size", [7, 15, 23, 1023, 1031, 4095])
+def test_nothing_behind_what_is_given_is_read(size: int) -> None:
+    # As written, or with the odd byte first, last, or just behind.
+    name, value, odd = b"n" * size, b"v" * size, (0, 1, size - 1)
+    with guarded() as names, guarded() as values:
+        ours = names.object_at_end(name)
+        assert check_method(ours) is ours
+        assert check_target(ours) is ours
+        for given, sent in ((value, value), (b" " * size, b""), (value[:-2] + b"\t ", value[:-2]), (b" \t" + value[2:], value[2:])):
+            assert field_block([(ours, values.object_at_end(given))]) == name + b": " + sent + b"\r\n"
+        del ours
+        for at in odd:
+            bad = name[:at] + b"\n" + name[at + 1:]
+            for check in (check_method, check_target, lambda it: field_block([(it, b"v")]), lambda it: field_block([(b"n", it)])):
+                with pytest.raises(LocalProtocolError):
+                    check(names.object_at_end(bad))

@@ -21,6 +21,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from select import select
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PATIENCE = 10.0        # seconds that a test waits for its peer before it says what did not happen
 
@@ -290,7 +294,7 @@ class Peer:
             self._wake_w.close()
         self._raise()
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:

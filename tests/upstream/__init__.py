@@ -1,0 +1,1 @@
+"""The tests of requests and httpx themselves, run over our adapters: `make upstream-suites`."""
