@@ -61,7 +61,7 @@ __all__ = [
     "ProxyConnectError", "ProxyError", "ReadError", "ReadTimeout", "RemoteProtocolError", "Request", "RequestError", "Response",
     "ResponseHeaderTimeout", "ResponseTooLarge", "Retry",
     "StaleConnectionError", "StreamClosed", "StreamConsumed", "StreamError", "TLSError", "TLSHandshakeTimeout", "Timeout",
-    "TimeoutException", "TooManyRedirects", "Transport", "TransportError", "UnsupportedProtocol", "WSGITransport", "WriteError",
+    "TimeoutException", "TooManyRedirects", "Trace", "Transport", "TransportError", "UnsupportedProtocol", "WSGITransport", "WriteError",
     "WriteTimeout",
     "__version__", "default_client", "default_transport", "delete", "features", "get", "head", "options", "patch", "post",
     "public_addresses_only", "put", "request", "stream",
@@ -75,11 +75,12 @@ if _TYPE_CHECKING:
     from pooledhttp.mock import MockTransport
     from pooledhttp.netrc import NetRCAuth
     from pooledhttp.retry import Retry
+    from pooledhttp.trace import Trace
     from pooledhttp.wsgi import WSGITransport
 
 # Where the names are that few programs use: imported when first asked for. JSONDecodeError's base is in json.
 _LATE = {"Cookies": "cookies", "DigestAuth": "digest", "JSONDecodeError": "errors", "MockTransport": "mock", "NetRCAuth": "netrc",
-         "Retry": "retry", "WSGITransport": "wsgi", "public_addresses_only": "filters"}
+         "Retry": "retry", "Trace": "trace", "WSGITransport": "wsgi", "public_addresses_only": "filters"}
 
 
 def __getattr__(name: str) -> _Any:

@@ -101,6 +101,7 @@ class Client:
     # On the instance from when there is a cookie, or somebody asks: a plain get() looks at no jar before.
     _cookies: Cookies | None = None
     _keeps_cookies = True               # the shared default client's are nobody's
+    _flow: Any = Flow                   # what makes a Flow of a request; another one sees every exchange, and there is no fast lane beside it
 
     def __init__(self, *, transport: Any = None, base_url: str = "", headers: HeaderTypes = None, params: Params | None = None,
                  cookies: CookieTypes = None, auth: AuthTypes = None, timeout: TimeoutTypes = _DEFAULT_TIMEOUT,
@@ -387,7 +388,7 @@ class Client:
         """What a plain GET of `url` needs, kept for the next one; None where each request must be made by itself."""
         memo = self._memo                    # first: whoever changes what is read below replaces it afterwards
         auth = self._auth
-        if (self._closed or self._exchange is None or self._hooks is not None or self._retry is not None or self._cookies is not None
+        if (self._closed or self._exchange is None or self._hooks is not None or self._retry is not None or self._cookies is not None or self._flow is not Flow
                 or not (auth is None or isinstance(auth, HeaderAuth))
                 or (self._mounts is not None and self._route_of(URL(self._absolute(url, None))) is not self._route)):
             return None
@@ -508,10 +509,11 @@ class Client:
         deadline = monotonic_ns() + total if total >= 0 else -1
         if cancel is not None:
             deadline, source = within(cancel, deadline, source)
-        flow = Flow(self, limits, source, deadline, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
+        flow = self._flow(self, limits, source, deadline, auth=as_auth(auth) if auth is not _GIVEN else self._auth,
                     follow=self._follow if follow is None else bool(follow), retry=self._retry if retries is None else as_retry(retries), stream=stream,
                     max_body=_check_limit(limit) if limit is not _GIVEN else self._limit, cancel=cancel)
-        return flow.run(request)
+        response: Response = flow.run(request)
+        return response
 
     # --- the end ----------------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Context(Canceller):
     __slots__ = ("__weakref__", "_children", "_parents", "deadline_ns")
     deadline_ns: int                          # absolute monotonic nanoseconds, -1: none
     _parents: tuple[Context, ...]             # kept alive: a cancel of theirs is ours
-    _children: WeakSet[Context] | None
+    _children: WeakSet[Any] | None            # contexts, and what else has their `cancel`
 
     def __init__(self, timeout: float | None = None, *, deadline: float | None = None) -> None:
         ends = [monotonic_ns() + ns for ns in (() if timeout is None else (_nanoseconds(timeout),)) if ns >= 0]
@@ -92,12 +92,16 @@ class Context(Canceller):
         ends = [c.deadline_ns for c in (self, *parents) if c.deadline_ns >= 0]
         self.deadline_ns = min(ends, default=NEVER)
         for parent in parents:
-            with parent.guard():
-                if parent._children is None:
-                    parent._children = WeakSet()
-                parent._children.add(self)
-            if parent.cancelled:              # looked at after it was told of us: a cancel sees us, or we see it
-                self.cancel(parent.reason)
+            parent.tell(self)
+
+    def tell(self, other: Any) -> None:
+        """Call `other.cancel(reason)` when this is cancelled, also where it was already; `other` is held weakly."""
+        with self.guard():
+            if self._children is None:
+                self._children = WeakSet()
+            self._children.add(other)
+        if self.cancelled:                    # looked at after it was told: a cancel sees the other, or we see the cancel
+            other.cancel(self.reason)
 
     def cancel(self, reason: Any = None) -> None:
         """End the requests that obey this context or one of its children, now and later, with `Cancelled` (`.reason`). The first reason counts."""

@@ -7,6 +7,7 @@ from _queue import Empty, SimpleQueue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from threading import Event, Thread, current_thread
 from time import monotonic
@@ -22,9 +23,11 @@ from pooledhttp.transport import Canceller
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+    from contextvars import Context as Surroundings
 
     from pooledhttp.client import Client
     from pooledhttp.progress import Progress, Report
+    from pooledhttp.reach import Line
 
 # How long leaving the loop waits for what it cancelled, in seconds. A cancel is obeyed within 50 ms; who does not obey
 # (another's transport, a hook) is left to end by itself.
@@ -77,22 +80,44 @@ class _Task:
 
 
 class Fetch:
-    """What a worker does with an item. It may be pickled: a context then travels as what remains of it, a mere canceller stays behind."""
+    """What a worker does with an item, within a copy of `around`: the context variables of who began the loop.
 
-    __slots__ = ("cancel", "client", "options", "travelled")
+    It may be pickled. A context then travels as what remains of it; a cancel comes over `line`, where the other process can see it; and of the variables
+    an instrumented client takes along what says whose trace it is.
+    """
 
-    def __init__(self, client: Client, options: dict[str, Any], cancel: Canceller | None = None) -> None:
+    __slots__ = ("address", "around", "cancel", "client", "line", "options", "travelled")
+
+    def __init__(self, client: Client, options: dict[str, Any], cancel: Canceller | None = None, around: Surroundings | None = None) -> None:
         self.client = client
         self.options = options
         self.cancel = cancel
+        self.around = around
+        self.line: Line | None = None              # to where it travels
+        self.address: tuple[str, str] | None = None          # of the line of where it came from
         self.travelled = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.travelled = True
-        return Fetch, (self.client, self.options, self.cancel if isinstance(self.cancel, Context) else None)
+        carry = getattr(self.client._flow, "carry", None)
+        note = carry(self.around) if carry is not None and self.around is not None else None
+        address = self.address if self.line is None else self.line.address()
+        return _arrived, (self.client, self.options, self.cancel if isinstance(self.cancel, Context) else None, note, address)
 
     def __call__(self, item: Any) -> Response:
         """The item's response; what it raises carries `.request`: the request, or the item where none could be made of it."""
+        around = self.around
+        return self._hear(item) if around is None else around.copy().run(self._hear, item)
+
+    def _hear(self, item: Any) -> Response:
+        if self.address is None or self.cancel is None:
+            return self._obey(item)
+        from pooledhttp.reach import Hearing
+
+        with Hearing(self.address, self.cancel):
+            return self._obey(item)
+
+    def _obey(self, item: Any) -> Response:
         if not isinstance(self.cancel, Context):
             return self._fetch(item)
         with self.cancel:                            # ambient also for what a hook or an input's body asks
@@ -118,6 +143,12 @@ class Fetch:
             elif not hasattr(type(e), "request"):
                 e.request = item  # type: ignore[attr-defined]
             raise
+
+
+def _arrived(client: Client, options: dict[str, Any], cancel: Context | None, note: Any, address: tuple[str, str] | None) -> Fetch:
+    fetch = Fetch(client, options, cancel or (None if address is None else Canceller()), None if note is None else client._flow.arrive(note))
+    fetch.address = address
+    return fetch
 
 
 class Threads:
@@ -179,7 +210,7 @@ class Threads:
 
 
 class _Pool:
-    """An executor of the caller's. Where it has threads of this process they obey a cancel as ours do; another gets its futures cancelled."""
+    """An executor of the caller's. Its threads in this process obey a cancel as ours do, and other processes by the line; its futures are cancelled too."""
 
     def __init__(self, work: Fetch, cancel: Canceller, executor: Executor) -> None:
         self.work = work
@@ -229,14 +260,23 @@ class _Pool:
 
     def end(self, early: bool) -> None:
         self.leaving.set()
-        if not early:
-            return
+        line = self.work.line
+        try:
+            if early:
+                if line is not None:
+                    line.cancel()
+                self._end_early()
+        finally:
+            if line is not None:
+                line.close()
+
+    def _end_early(self) -> None:
         self.cancel.cancel("the loop over the responses was left")
         for task in list(self.running):
             cancel = getattr(task.future, "cancel", None)
             if cancel is not None:
                 cancel()
-        if self.work.travelled:                      # in other processes: nothing is there to obey
+        if self.work.travelled:                      # in other processes: nothing is waited for
             return
         until = monotonic() + _PATIENCE
         with suppress(Empty):
@@ -271,7 +311,13 @@ def fan_out(client: Client, requests: Iterable[Any], *, workers: int | None, exe
         total = hint if hint >= 0 else None
     context = in_force(options.pop("context", None))
     cancel = Canceller() if context is None else context.child()
-    work = Fetch(client, options, cancel)
+    work = Fetch(client, options, cancel, copy_context())
+    if executor is not None:
+        from pooledhttp.reach import Line
+
+        work.line = Line()
+        if context is not None:
+            context.tell(work.line)
     crew = Threads(work, cancel, workers) if executor is None else _Pool(work, cancel, executor)
     return spread(source, crew, ahead=2 * workers, ordered=ordered, return_exceptions=return_exceptions, progress=progress, total=total)
 

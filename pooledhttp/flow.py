@@ -4,6 +4,7 @@ from __future__ import annotations
 from time import monotonic_ns
 
 from pooledhttp._core.cancel import pause
+from pooledhttp._core.runtime import logger
 from pooledhttp._trip.gate import deadline_passed
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import Auth
@@ -207,6 +208,7 @@ class Flow:
                 except Error as e:
                     if response is not None:
                         response.close()
+                        response = None
                     if earlier:
                         e.earlier = tuple(earlier)
                         if e.__context__ is None and earlier[-1] is not e:
@@ -218,6 +220,11 @@ class Flow:
                 self._retries += 1
                 if count is not None and self._key:
                     count(self._key)
+                if (log := logger(10)) is not None:
+                    from pooledhttp._trip.tales import say_retry
+
+                    why = f"the answer was {response.status_code}" if response is not None else type(earlier[-1]).__name__
+                    say_retry(log, f"{request.method} {request.url.redacted}", self._retries, retry.total, (until - monotonic_ns()) / 1e9, why)
                 self._wait(until, request)
         finally:
             earlier.clear()                        # their tracebacks hold this frame

@@ -98,6 +98,10 @@ class Guard:
         conn = reply.conn
         held = f"connection {conn.id} to {conn.remote_addr}" if conn is not None else "its source"
         reply.leak()
+        if "logging" in sys.modules:
+            from pooledhttp._trip.tales import warn_later
+
+            warn_later("unclosed response to %s%s: it held %s, its body unread", self.label, self.made, held)
         import warnings
 
         warnings.warn(f"unclosed response to {self.label}{self.made}: it held {held}, its body unread; read it, close() it, or use "

@@ -167,7 +167,6 @@ class Transport(Tripper):
             raise ValueError(f'reuse must be "lifo" or "fifo", not {reuse!r}')
         if server_hostname is not None and (not isinstance(server_hostname, str) or not server_hostname):
             raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
-        _not_yet("trace", trace, None)
         for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
                                      ("http2_max_conns_per_host", http2_max_conns_per_host, 4)):
             _not_yet(name, value, default)
@@ -178,6 +177,10 @@ class Transport(Tripper):
             self._proxy_rule()                                 # what is wrong with them is heard of at once
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
                           idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
+        if trace is not None:
+            from pooledhttp._trip.tales import Tales
+
+            pool.follower = Tales(trace)
         super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives,
                          as_is=disable_compression, expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9))
         self.disable_compression = disable_compression
@@ -294,13 +297,18 @@ class Transport(Tripper):
         stream: Stream | None = None
         try:
             stream = dial.run(time.monotonic_ns() + _ORPHAN_NS, None)
-        except Exception:
+        except Exception as e:
             # Nobody waits for this dial (and a user's filter may raise anything). That it failed is counted; the next request that dials
             # will say why.
             stream = None
+            log = runtime.logger(10)
+            if log is not None:
+                from pooledhttp._trip import tales
+
+                tales.say_failed(log, home.key, e, sum(dial.timings.values()) / 1e9)
         finally:
             self._end_orphan(home)
-            self.adopted(home, stream, dial.info if stream is not None else ())
+            self.adopted(home, stream, dial)
 
     def _end_orphan(self, home: _pool.Host) -> None:
         with self._lock:

@@ -31,6 +31,15 @@ cdef enum:
     FLAG_EXPECT = 128    # Expect: 100-continue, in the caller's own fields, before a body
 
 
+cdef enum Telling:
+    TELL = 1             # somebody follows this exchange
+    TELL_CONN = 2        # and heard which connection it has
+    TELL_SENT = 4        # is to hear when the request is sent
+    TELL_FIRST = 8       # is to hear of the answer's first byte
+    TELL_INTERIM = 16    # is to hear of 1xx heads
+    TELL_SEEN = 32       # one was just read: its head begins at head_at
+
+
 cdef enum:
     WHAT_IS_THERE = 0    # as Exchange.deadline: take what has arrived, and wait for nothing
 
@@ -104,6 +113,7 @@ cdef class Exchange:
     cdef object fallback         # h11, where it decides
     cdef size_t head_at          # where the answer's head begins in buf
     # --- where it stands
+    cdef int telling             # Telling bits; 0: nobody follows
     cdef int stage
     cdef int phase
     cdef int limit               # which limit an ST_TIMEOUT ended at
@@ -151,7 +161,7 @@ cdef class Connection(Poolable):
     # A new attempt: takes a buffer and writes the request's head into it. ST_OK or ST_NOMEM.
     cdef int begin(self, Exchange ex) noexcept nogil
     # Runs as far as it can. ST_OK: the head is there; stage says whether the body is too. ST_NEED_GIL: the upload's next
-    # piece is wanted, then call again. ST_INTR, ST_WOKEN: call again to go on. ST_UNSURE: h11 decides. ST_REFUSED: a 417 that a request
+    # piece is wanted, then call again. ST_INTR, ST_WOKEN, ST_TELL: call again to go on. ST_UNSURE: h11 decides. ST_REFUSED: a 417 that a request
     # without Expect may not meet; call again to have it all the same.
     cdef int exchange(self, Exchange ex) noexcept nogil
     # One read of raw bytes into dst while sending what is left. >= 1, or a status as above; ST_EOF at the end.

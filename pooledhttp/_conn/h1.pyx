@@ -9,13 +9,14 @@ from libc.string cimport memcpy, memmove
 
 from pooledhttp._conn.connection cimport (
     BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_EXPECT, FLAG_SAID_CLOSE, FLAG_STREAM,
-    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span, provisional, see_coding,
+    FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, TELL_FIRST, TELL_INTERIM, TELL_SEEN, TELL_SENT, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
+    provisional, see_coding,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main, unsettled
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF, ST_FILE,
-    ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+    ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TELL, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE, Stream
 from pooledhttp._proto.chunked cimport chunked_feed, chunked_init
@@ -268,6 +269,8 @@ cdef class H1Connection(Connection):
                 ex.sending = False
                 ex.t_sent = ph_now()
                 ex.out_at = ex.cap
+                if ex.telling & TELL_SENT:
+                    return ST_TELL
                 break
             if st == ST_FILE:
                 return ST_NEED_GIL
@@ -356,6 +359,10 @@ cdef class H1Connection(Connection):
                         if ex.interim > MAX_INTERIM or ex.lo > ex.max_head:
                             ex.err = BR_INTERIM_FLOOD
                             return ST_PROTO
+                        if ex.telling & TELL_INTERIM:
+                            ex.head_at = ex.lo - ex.facts.size
+                            ex.telling |= TELL_SEEN
+                            return ST_TELL
                         continue
                     st = self.head_done(ex)
                     if st != ST_OK:
@@ -387,6 +394,9 @@ cdef class H1Connection(Connection):
             if not ex.any_received:
                 ex.any_received = True
                 ex.t_first = ph_now()
+                if ex.telling & TELL_FIRST:
+                    ex.hi += r
+                    return ST_TELL
             ex.hi += r
         # A stream of nothing holds no connection.
         if ex.stage == XS_BODY and (not ex.flags & FLAG_STREAM or (not ex.sending and (

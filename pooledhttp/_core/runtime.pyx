@@ -1,4 +1,7 @@
 """What a process has one of: the free list of exchange buffers, and each thread's wake descriptor."""
+from cpython.exc cimport PyErr_WriteUnraisable
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XINCREF
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
@@ -8,6 +11,7 @@ from pooledhttp._core.compat cimport (
 )
 
 import os
+import sys
 import threading
 
 cdef extern from *:
@@ -24,6 +28,7 @@ cdef extern from *:
     void ph_is_settled() noexcept nogil
 
 cdef extern from "Python.h":
+    void PyErr_Restore(PyObject* kind, PyObject* value, PyObject* trace)          # takes its arguments' references
     ctypedef struct PyInterpreterState:
         pass
     PyInterpreterState* PyInterpreterState_Get()
@@ -160,6 +165,33 @@ cdef Wake* thread_wake() except NULL:
 def slice_ns(int64_t left) -> int:
     """Of `left` nanoseconds (-1: for ever), how many this thread may wait at a time: on the main one at most SLICE, so that it sees signals."""
     return SLICE if on_main() and (left < 0 or left > SLICE) else left
+
+
+def unraisable(exc not None, where) -> None:
+    """Hand `exc`, which ends nothing, to `sys.unraisablehook`."""
+    cdef object kind = type(exc), trace = exc.__traceback__
+    Py_INCREF(kind)
+    Py_INCREF(exc)
+    Py_XINCREF(<PyObject*>trace if trace is not None else NULL)
+    PyErr_Restore(<PyObject*>kind, <PyObject*>exc, <PyObject*>trace if trace is not None else NULL)
+    PyErr_WriteUnraisable(where)
+
+
+cdef object _logger = None
+
+
+def logger(int level):
+    """The program's logger "pooledhttp" where it takes lines of `level`, else None: so too where the program never imported `logging`."""
+    global _logger
+    if _logger is None:
+        logging = sys.modules.get("logging")
+        if getattr(logging, "getLogger", None) is None:        # or is being imported just now
+            return None
+        made = logging.getLogger("pooledhttp")
+        if not made.handlers:
+            made.addHandler(logging.NullHandler())             # a program that set up no logging is not written to
+        _logger = made
+    return _logger if _logger.isEnabledFor(level) else None
 
 
 def live() -> dict:

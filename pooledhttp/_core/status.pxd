@@ -19,6 +19,7 @@ cdef enum Status:
     ST_CLOSED = -15       # the pool is closed
     ST_FILE = -16         # a file that is sent could not be read, errno kept beside; 0: it ended early
     ST_REFUSED = -17      # 417 to a request with `Expect: 100-continue`
+    ST_TELL = -18         # somebody follows this exchange, and is to hear how far it is; call again to go on
 
 # Phases, as errors name them. PHASES in errors.py is in this order.
 cdef enum Phase:

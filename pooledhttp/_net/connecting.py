@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from pooledhttp import errors
 from pooledhttp._core.runtime import current_wake, slice_ns
-from pooledhttp._net.dialspec import DeadlinePassed, DialInfo, DialSpec, show, show_all
-from pooledhttp._net.resolver import Address, Lookup
+from pooledhttp._net.dialspec import DeadlinePassed, DialInfo, DialSpec, Teller, show, show_all
+from pooledhttp._net.resolver import Address, Lookup, literal
 
 FOREVER = -1
 ATTEMPT_MIN_NS = 2_000_000_000        # Go's net.partialDeadline: an attempt is given less only where less remains in all
@@ -77,6 +77,8 @@ class Connecting:
         self.spec = spec
         self.info = DialInfo(None, None)
         self.timings = {"dns": 0, "connect": 0, "tls": 0}
+        self.tale: Teller | None = None       # whom to tell how far it is
+        self._looking = False                 # it was told that a name is looked up, and not what came of it
         self._connect_ns = connect_ns
         self._started = 0                     # of the dial, then of the phase
         self._connect_end = FOREVER
@@ -87,6 +89,27 @@ class Connecting:
         self._errno: int | None = None        # the first failure's
         self._sock: socket.socket | None = None
         self._address: Address | None = None            # of `_sock`
+
+    def _tell(self, name: str, *args: object) -> None:
+        if self.tale is not None:
+            self.tale.tell(name, *args)
+
+    def _look_up(self, host: str, port: int) -> Lookup:
+        if self.tale is not None and literal(host, port) is None:
+            self._looking = True
+            self.tale.tell("dns_start", host)
+        return self.spec.resolver.lookup(host, port, fresh=self.spec.fresh_dns)
+
+    def _found(self, lookup: Lookup) -> list[Address]:
+        found = lookup.result()
+        if self._looking:
+            self._looking = False
+            self._tell("dns_done", [address[:2] for _, address in found], None, lookup.kept)
+        return found
+
+    def _tell_given_up(self, attempts: Iterable[_Attempt], error: BaseException) -> None:
+        for attempt in attempts:
+            self._tell("connect_done", plain(attempt.address), error)
 
     def _resolve(self, lookup: Lookup, deadline: int, woken: Callable[[], bool] | None) -> bool:
         if not lookup.done:
@@ -155,7 +178,8 @@ class Connecting:
                     break
             else:
                 self._expire(time.monotonic_ns(), end, deadline)
-        for attempt in self._attempts.values():
+        slower = list(self._attempts.values())
+        for attempt in slower:
             attempt.sock.close()
         self._attempts.clear()
         self._todo.clear()
@@ -163,6 +187,8 @@ class Connecting:
         now = time.monotonic_ns()
         self.timings["connect"] += now - self._started
         self._started = now
+        if self.tale is not None and slower:
+            self._tell_given_up(slower, errors.ConnectError("another address was faster", phase="connect"))
         return True
 
     def _unreachable(self, why: str, phase: str, number: int | None) -> errors.ConnectError:
@@ -172,6 +198,7 @@ class Connecting:
     def _start(self, family: int, address: Any, now: int, end: int) -> None:
         spec = self.spec
         sock = None
+        self._tell("connect_start", plain(address))
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setblocking(False)
@@ -188,6 +215,7 @@ class Connecting:
             strerror, code = (exc.strerror, exc.errno) if isinstance(exc, OSError) else (None, None)
             self._note(address, strerror or str(exc), code)
             self._next_at = now
+            self._tell_failed(address, strerror or str(exc), code)
             return
         except BaseException:
             if sock is not None:
@@ -202,6 +230,7 @@ class Connecting:
             sock.close()
             self._todo.append((family, address))
             self._next_at = now + UDS_RETRY_NS
+            self._tell_failed(address, os.strerror(failed), failed)
         else:
             sock.close()
             self._fail(address, os.strerror(failed), failed)
@@ -249,6 +278,7 @@ class Connecting:
         self._address = sock.family, address
         self.info = DialInfo(remote[:2] if isinstance(remote, tuple) else self.spec.uds,
                              local[:2] if isinstance(local, tuple) else local or None)
+        self._tell("connect_done", plain(address), None)
 
     def _room(self) -> bool:
         return len(self._attempts) < ATTEMPTS_MAX
@@ -262,6 +292,11 @@ class Connecting:
         self._note(address, why, code)
         if self._next_at >= 0:
             self._next_at = 0                 # RFC 8305 section 5: the next one at once
+        self._tell_failed(address, why, code)
+
+    def _tell_failed(self, address: Any, why: str, code: int | None) -> None:
+        if self.tale is not None:
+            self.tale.tell("connect_done", plain(address), errors.ConnectError(f"{show(address)}: {why}", phase="connect", errno=code))
 
     def _expire(self, now: int, end: int, deadline: int) -> None:
         if 0 <= end <= now:
@@ -314,6 +349,11 @@ class Connecting:
                 return None
             fired.remove(handle.fileno())
         return fired
+
+
+def plain(address: Any) -> tuple[str, int] | str:
+    """A socket's address as `ConnInfo` words it: (ip, port), or a path."""
+    return address[:2] if isinstance(address, tuple) else address
 
 
 def foreign(exc: Exception) -> bool:

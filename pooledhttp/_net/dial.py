@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from pooledhttp import errors
 from pooledhttp._net.connecting import FOREVER, Connecting, attempt_end, foreign, interleave, seconds, sooner
-from pooledhttp._net.dialspec import DeadlinePassed, DialInfo, DialSpec, Hop, Sessions, check_local, check_options, show
+from pooledhttp._net.dialspec import DeadlinePassed, DialInfo, DialSpec, Hop, Sessions, TlsInfo, check_local, check_options, show
 from pooledhttp._net.resolver import Address, Lookup, literal
 from pooledhttp._net.tcp import TcpStream
 
@@ -135,8 +135,8 @@ class Dial(Connecting):
             stream = TcpStream(self._sock)
             self._sock = None
             return stream
-        except BaseException:
-            self.abandon()
+        except BaseException as exc:
+            self.abandon(exc)
             raise
 
     @property
@@ -147,12 +147,26 @@ class Dial(Connecting):
         step = self._steps[0]
         return "dns" if step == self._resolve_server else "proxy" if step == self._ask else "tls"
 
-    def abandon(self) -> None:
-        """Give up: close whatever is open. May be called at any time when `run` is not running, and again."""
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Give up: close whatever is open. May be called at any time when `run` is not running, and again. `error`: why."""
         self._phase = "over"
+        under_way = list(self._attempts.values())
         while self._attempts:
             self._attempts.popitem()[1].sock.close()
+        shaking, self._shaking = self._shaking, False
         self._hang_up()
+        if self.tale is None:
+            return
+        if error is None:
+            error = errors.Cancelled("the dial was given up")
+        elif isinstance(error, DeadlinePassed):
+            error = errors.ConnectTimeout("the request's deadline passed", phase=error.phase)
+        if self._looking:
+            self._looking = False
+            self._tell("dns_done", [], error, False)
+        self._tell_given_up(under_way, error)
+        if shaking:
+            self._tell("tls_done", None, error)
 
     def _hang_up(self) -> None:
         if self._sock is not None:
@@ -178,7 +192,7 @@ class Dial(Connecting):
             self._todo.append((socket.AF_UNIX, spec.uds))
             self._phase = "connect"
         else:
-            self._lookup = spec.resolver.lookup(spec.first_host, spec.first_port, fresh=spec.fresh_dns)
+            self._lookup = self._look_up(spec.first_host, spec.first_port)
             self._phase = "dns"
 
     def _dns(self, deadline: int, woken: Woken) -> bool:
@@ -187,7 +201,7 @@ class Dial(Connecting):
         if not self._resolve(lookup, deadline, woken):
             return False
         try:
-            found = lookup.result()
+            found = self._found(lookup)
         except errors.DNSError as exc:
             if self.spec.hop is None:
                 raise
@@ -268,6 +282,7 @@ class Dial(Connecting):
                 if shake.offered is None or isinstance(error, errors.CertificateError):
                     raise error from exc
                 self._without_session(shake)
+                self._tell("tls_done", None, error)
                 return True
             if want == "done":
                 break
@@ -283,6 +298,8 @@ class Dial(Connecting):
         shake.settings.check_pin(stream.peer_certificate, shake.where)
         self._shaking = False
         self._took("tls")
+        if self.tale is not None:
+            self.tale.tell("tls_done", TlsInfo(stream.tls_version, stream.cipher_name, stream.alpn, stream.session_reused), None)
         return True
 
     def _open(self, shake: _Shake) -> None:
@@ -313,6 +330,7 @@ class Dial(Connecting):
             raise errors.TLSError(f"TLS with {shake.where} failed: {name!r} cannot be asked for: {exc}", phase="tls") from exc
         self._sock = None
         self._shaking = True
+        self._tell("tls_start", name)
 
     def _without_session(self, shake: _Shake) -> None:
         """The handshake broke, and it had offered a session: that may be why. Once more, on a new connection, without one."""
@@ -335,10 +353,10 @@ class Dial(Connecting):
         found = literal(spec.host, spec.port)
         if found is None:
             if self._lookup is None:
-                self._lookup = spec.resolver.lookup(spec.host, spec.port, fresh=spec.fresh_dns)
+                self._lookup = self._look_up(spec.host, spec.port)
             if not self._resolve(self._lookup, deadline, woken):
                 return False
-            found = self._lookup.result()
+            found = self._found(self._lookup)
             self._lookup = None
         self._targets.extend(interleave(found))
         return True

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pooledhttp._net.resolver import Resolver, literal
 
@@ -34,6 +34,21 @@ class DialInfo(NamedTuple):
     tls_version: str | None = None
     cipher: str | None = None
     alpn: str | None = None
+
+
+class TlsInfo(NamedTuple):
+    """A handshake that is done, for a trace."""
+
+    tls_version: str | None
+    cipher: str | None
+    alpn: str | None
+    resumed: bool
+
+
+class Teller(Protocol):
+    """Who follows a dial."""
+
+    def tell(self, name: str, *args: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,13 +32,13 @@ class Handle(Protocol):
 class Lookup:
     """One question in flight, or answered. Any number of threads may wait for it."""
 
-    __slots__ = ("host", "port", "started", "done", "_found", "_error", "_waiters")
+    __slots__ = ("host", "port", "started", "done", "kept", "_found", "_error", "_waiters")
 
     def __init__(self, host: str, port: int, found: list[Address] | None = None) -> None:
         self.host = host
         self.port = port
         self.started = time.monotonic_ns()
-        self.done = found is not None
+        self.done = self.kept = found is not None         # kept: it was known, and nobody is asked
         self._found = found
         self._error: Failure | None = None
         self._waiters: list[Handle] = []

@@ -81,6 +81,7 @@ cdef class PoolCore:
     cdef int ended                   # close(cancel=True): what is in flight ends
     cdef int keep_none               # close_idle_connections(): what comes back is closed, until the next request
     cdef public bint watched         # the janitor knows that something may be idle here
+    cdef public object follower      # whom the observer tells of this pool's closed connections; None: nobody
 
 
 # Acquire. `first`: count the request. ST_OK: *out is the caller's. ST_NEED_GIL: dial (counted; end it by pool_dialed or
@@ -106,12 +107,13 @@ cdef bint pool_keep_place(PoolCore p, Slot* s) noexcept nogil
 cdef void slot_release(Slot* s) noexcept nogil
 # Break what `holder`, a connection's only user, waits on, from another thread; it is closed when given back. Does nothing where it was
 # given back already: it may be another's by now.
-cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder) noexcept nogil
+cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder, Slot** dead) noexcept nogil
 cdef void pool_count(PoolCore p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil     # adds n to one of h's counters
 cdef void pool_mark_unread(PoolCore p, Holder* holder) noexcept nogil
-# Close descriptors of a dead chain (any thread, no lock held); then, with the GIL, drop the pool's references.
+# Close descriptors of a dead chain (any thread, no lock held); then, with the GIL, drop the pool's references, and tell the observer
+# where somebody follows: `by` is the request that has come upon them, `later` says that no user's code may run here. Any may raise afterwards.
 cdef void bury(Slot* dead) noexcept nogil
-cdef void reap(Slot* dead)
+cdef void reap(Slot* dead, object by=*, bint later=*)
 
 # For the whole-pool operations, which share the lock.
 cdef struct Wakes:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 class Host:
@@ -7,6 +8,9 @@ class Host:
 
 class PoolCore:
     watched: bool
+    follower: Any
 
+def install_observer(observer: Callable[[Any, list[tuple[Any, int, str, int, int, float]], Any, bool], None]) -> None: ...
+def check_unlocked() -> None: ...
 def live() -> dict[str, int]: ...
 def gil_releases() -> int: ...

@@ -8,16 +8,21 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from pooledhttp._core.compat cimport (
-    ph_add_int, ph_assert_locked, ph_assert_unlocked, ph_gil_releases, ph_load_int, ph_note_lock, pthread_mutex_destroy, pthread_mutex_init,
+    ph_add_int, ph_assert_locked, ph_assert_unlocked, ph_gil_releases, ph_load_int, ph_note_lock, ph_now, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock,
 )
 from pooledhttp._core.poolable cimport SL_ACTIVE, SL_CLAIMED, SL_DEAD, SL_IDLE
 from pooledhttp._core.runtime cimport wake_drop, wake_hold, wake_signal
 from pooledhttp._core.status cimport (
-    RE_CANCELLED, RE_EVICTED, RE_IDLE_TIMEOUT, RE_LIFETIME, RE_REUSE, RE_SHUTDOWN, ST_AGAIN, ST_CLOSED, ST_MORE, ST_NEED_GIL, ST_OK,
+    RE_CANCELLED, RE_EVICTED, RE_FORKED, RE_IDLE_TIMEOUT, RE_LIFETIME, RE_REUSE, RE_SHUTDOWN, ST_AGAIN, ST_CLOSED, ST_MORE, ST_NEED_GIL, ST_OK,
 )
 from pooledhttp._pool.lists cimport _lru_push, _lru_remove, _offer, _queue, _unoffer, _unqueue
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+
+from pooledhttp._core.runtime import logger
+
+cdef enum:
+    DEBUG = 10               # logging's
 
 cdef int _next_id = 0
 cdef int _open = 0           # open connections of the process, for the tests' teardown
@@ -38,6 +43,11 @@ cdef void must_hold() noexcept nogil:
 
 cdef void must_not_hold() noexcept nogil:
     ph_assert_unlocked()
+
+
+def check_unlocked() -> None:
+    """In debug builds: abort where this thread holds a pool's lock."""
+    must_not_hold()
 
 
 cdef void count_open(int n) noexcept nogil:
@@ -434,8 +444,7 @@ cdef bint pool_keep_place(PoolCore p, Slot* s) noexcept nogil:
     return kept
 
 
-cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder) noexcept nogil:
-    cdef Slot* dead = NULL
+cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder, Slot** dead) noexcept nogil:
     pool_lock(p)
     if s.state != SL_ACTIVE or s.interrupted or s.holder != <void*>holder:
         pool_unlock(p)
@@ -448,11 +457,9 @@ cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder) noexcept nogil:
     s.pins -= 1
     if s.pins == 0 and s.state == SL_DEAD:
         s.dead_next = NULL
-        dead = s
+        dead[0] = s
     pool_unlock(p)
-    if dead != NULL:
-        bury(dead)
-        slot_release(dead)
+    bury(dead[0])
 
 
 cdef void pool_count(PoolCore p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil:
@@ -493,13 +500,47 @@ cdef void _closed(PoolCore p, HostSlots* h) noexcept nogil:
     _notify(p, h, &wakes)
 
 
-cdef void reap(Slot* dead):
+cdef object _observer = None
+
+
+def install_observer(observer) -> None:
+    """Say who hears of closed connections: called as observer(follower, gone, by, later) where their pool has a follower, or the logger wants lines.
+
+    `gone` is a list of (connection, reason, key, id, requests served, age in seconds).
+    """
+    global _observer
+    _observer = observer
+
+
+cdef void reap(Slot* dead, object by=None, bint later=False):
     cdef Slot* after
-    while dead != NULL:
-        after = dead.dead_next
-        dead.dead_next = NULL
-        slot_release(dead)
-        dead = after
+    cdef object follower = None, gone = None
+    # What a fork left to the child is the parent's, and here others may hold locks for ever.
+    try:
+        if dead != NULL and dead.reason != RE_FORKED and _observer is not None:
+            follower = (<PoolCore>(<HostSlots*>dead.host).pool).follower
+            if follower is not None or logger(DEBUG) is not None:
+                gone = _gone(dead)
+    finally:
+        while dead != NULL:
+            after = dead.dead_next
+            dead.dead_next = NULL
+            slot_release(dead)
+            dead = after
+    if gone is not None:
+        _observer(follower, gone, by, later)
+
+
+cdef list _gone(Slot* s):
+    cdef list gone = []
+    cdef int64_t now = ph_now()
+    cdef Poolable c
+    while s != NULL:
+        c = <Poolable>s.owner
+        gone.append((c, s.reason, (<Host>c.home).key, s.id, s.uses, (now - s.born) / 1e9))
+        s = s.dead_next
+    gone.reverse()                  # the chain has the last one first
+    return gone
 
 
 cdef void slot_release(Slot* s) noexcept nogil:

@@ -1,6 +1,6 @@
 """One thread a process that closes what idled too long or died while idle, and reads answers that nobody waits for any more to their end.
 
-Started when something becomes idle or is to be drained, gone when nothing is.
+Started when something becomes idle, is to be drained or told, gone when nothing is.
 """
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable
 
 from pooledhttp._core.runtime import WakeHandle, current_wake
 from pooledhttp._typing import Protocol
@@ -49,6 +51,7 @@ class Janitor:
         self._pools: weakref.WeakSet[Sweepable] = weakref.WeakSet()
         self._drains: list[tuple[int, Drainable]] = []       # until when, and what: not looked at yet
         self._held: list[tuple[int, Drainable]] = []         # the thread's own
+        self._news: deque[Callable[[], None]] = deque()
         self._nudged = threading.Event()
         self._wake: WakeHandle | None = None                  # the thread's, while it waits for what is drained
         self._thread: threading.Thread | None = None
@@ -96,6 +99,16 @@ class Janitor:
                 if ours or sys.is_finalizing():
                     answer.drain_end()
 
+    def tell(self, news: Callable[[], None]) -> None:
+        """Have the thread call `news`, which raises nothing: it may not be called here, in a destructor. At the interpreter's end it never is."""
+        self._news.append(news)
+        if not sys.is_finalizing():
+            try:
+                self._start()
+            except RuntimeError:
+                return                         # no thread: see `watch`. The next one tells it
+            self.nudge()
+
     def _start(self) -> None:
         """Have a thread. RuntimeError where none can be had; what a signal's handler raises comes through, at any step."""
         with self._lock:
@@ -123,6 +136,8 @@ class Janitor:
         me = threading.current_thread()
         swept = time.monotonic()
         while self._thread is me:
+            while self._news:
+                self._news.popleft()()
             if self._drains or self._held:
                 self._drain(swept + TICK)
                 if time.monotonic() < swept + TICK and (self._drains or self._held):
@@ -139,7 +154,7 @@ class Janitor:
             with self._lock:
                 # First off, then a look, so that what came in between has started another thread, or is seen here.
                 self._thread = None
-                if self._pools or self._drains or self._held:
+                if self._pools or self._drains or self._held or self._news:
                     self._thread = me
 
     def _drain(self, until: float) -> None:

@@ -7,7 +7,7 @@ from pooledhttp._pool.core cimport Host, HostSlots, PoolCore
 
 cdef class Pool(PoolCore):
     cdef dict hosts                  # key -> Host; changed under hosts_lock
-    cdef object hosts_lock           # a Python lock, never taken on the way of a warm request
+    cdef readonly object hosts_lock           # a Python lock, never taken on the way of a warm request
     cdef object __weakref__
     cdef int max_hosts
     cdef int fold_at                 # at so many hosts, the quiet ones fold

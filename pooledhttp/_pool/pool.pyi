@@ -1,3 +1,5 @@
+from typing import Any
+
 from pooledhttp._pool.core import Host as Host
 from pooledhttp._pool.core import PoolCore
 from pooledhttp._pool.core import live as live
@@ -6,6 +8,7 @@ from pooledhttp._pool.stats import PoolStats
 __all__ = ["Host", "Pool", "gil_releases", "live"]
 
 class Pool(PoolCore):
+    hosts_lock: Any
     def __new__(cls, *, max_idle: int = 200, max_idle_per_host: int = 100, max_per_host: int = 0, idle_timeout: float | None = 90.0,
                 lifetime: float | None = None, fifo: bool = False, max_hosts: int = 1024) -> Pool: ...
     def host(self, key: str) -> Host: ...

@@ -257,7 +257,7 @@ cdef class Pool(PoolCore):
             self._retire_idle(&dead)
             pool_unlock(self)
             bury(dead)
-        reap(dead)
+        reap(dead, None, True)
 
     cpdef Host host(self, str key):
         """The key's home, made on first use."""

@@ -214,8 +214,10 @@ cdef class User:
 
     def interrupt(self, FakeConn conn) -> None:
         """Break what this user waits on over `conn`, which it has, or had a moment ago."""
+        cdef Slot* dead = NULL
         with nogil:
-            pool_interrupt(self.pool, &conn.slot, &self.holder)
+            pool_interrupt(self.pool, &conn.slot, &self.holder, &dead)
+        reap(dead)
 
     def mark_unread(self) -> None:
         with nogil:

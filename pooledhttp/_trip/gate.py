@@ -112,6 +112,17 @@ def stale(err: int, conn: ConnInfo | None, why: str) -> errors.StaleConnectionEr
                                        errno=err or None)
 
 
+def lost(err: int, conn: ConnInfo | None) -> errors.StaleConnectionError:
+    """What a trace hears of a request that was not sent whole on a reused connection that died, and goes on another."""
+    cause = os.strerror(err) if err else "closed by the server"
+    return errors.StaleConnectionError(f"the reused connection died before the answer ({cause}); sent again", phase="send", conn=conn, errno=err or None)
+
+
+def answered_early(conn: ConnInfo | None) -> errors.WriteError:
+    """What a trace hears of an upload that the server's answer has ended."""
+    return errors.WriteError("the server answered before the request was sent whole; the rest was not sent", phase="send", conn=conn)
+
+
 def too_large(limit: int, conn: ConnInfo | None) -> errors.ResponseTooLarge:
     """The body is over the caller's limit."""
     return errors.ResponseTooLarge(f"the response's body is over max_response_bytes={limit}", phase="body", conn=conn)

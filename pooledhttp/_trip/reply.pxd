@@ -36,6 +36,12 @@ cdef class Reply(Exchange):
     cdef bint draining             # nobody reads it any more, and the connection is to serve again
     cdef int drain_reason          # what the connection is closed for where the drain does not come to the end
     cdef size_t drained            # bytes of the body thrown away
+    # --- for those who follow it
+    cdef object tale               # whom to tell of this exchange; None: nobody
+    cdef bint again                # this exchange begins again, on another connection
+    cdef bint offered              # the connection could serve again
+    cdef int given                 # RE_REUSE: and was pooled; else why not
+    cdef bint collected            # nobody has it any more: no user's code may run here
 
     cdef object _check(self)
     cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1
@@ -50,6 +56,10 @@ cdef class Reply(Exchange):
     cdef bytes _fallback_read(self, Py_ssize_t n)
     cdef void give(self, int verdict, int64_t idle_limit, bint used) noexcept nogil
     cdef object settle(self)
+    cdef object tell_conn(self)
+    cdef object tell_wire(self)
+    cdef object tell_lost(self)
+    cdef object tell_end(self)
     cdef object take_head(self)
     cdef object finish(self)
     cdef object abort(self, int reason)

@@ -10,20 +10,23 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
 from pooledhttp._conn.connection cimport (
-    FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Connection, FilePiece,
-    provisional, see_coding,
+    FLAG_CLOSE, FLAG_REPLAY, FLAG_SAID_CLOSE, FLAG_STREAM, FR_CLOSE, FR_FALLBACK, FR_LENGTH, TELL_CONN, TELL_FIRST, TELL_INTERIM, TELL_SEEN, TELL_SENT,
+    WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Connection, FilePiece, provisional, see_coding,
 )
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport unsettled, wake_clear
 from pooledhttp._core.status cimport (
-    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NEED_GIL,
-    ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO,
+    ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.tls cimport TlsStream
 from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, reap, slot_release
 
+from functools import partial
+
 from pooledhttp import errors
 from pooledhttp._core.runtime import current_wake, settle
+from pooledhttp._pool import stats
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._trip import gate
 from pooledhttp.conninfo import ConnInfo
@@ -62,7 +65,7 @@ cdef class Reply(Exchange):
                 slot_release(self.slot)
             self.slot = NULL
         if self.dead != NULL:
-            reap(self.dead)
+            reap(self.dead, self.tale, True)
             self.dead = NULL
 
     @property
@@ -242,12 +245,14 @@ cdef class Reply(Exchange):
             return
         ph_add_int(&self.busy, -1)
         cdef Slot* s = self.slot
+        cdef Slot* dead = NULL
         if s == NULL:
             return
         ph_add_int(&s.refs, 1)             # the reader may give its own back at any time
         with nogil:
-            pool_interrupt(self.pool, s, &self.holder)
+            pool_interrupt(self.pool, s, &self.holder, &dead)
             slot_release(s)
+        reap(dead, self.tale)
 
     cdef object _close(self):
         if self.slot == NULL or self.draining:
@@ -271,6 +276,7 @@ cdef class Reply(Exchange):
         self.deadline = WHAT_IS_THERE
         self.flags |= FLAG_STREAM
         self.bulk = False
+        self.telling &= ~(TELL_FIRST | TELL_INTERIM)
         self.wake = NULL
         self.wake_handle = None
         if not self.drain_step():
@@ -370,7 +376,7 @@ cdef class Reply(Exchange):
                 return
             if r > 0:
                 seen += r
-            elif r == ST_INTR or r == ST_WOKEN:
+            elif r == ST_INTR or r == ST_WOKEN or r == ST_TELL:
                 self.resolve(<int>r)
             else:
                 break
@@ -381,6 +387,7 @@ cdef class Reply(Exchange):
         if self.slot != NULL:
             with nogil:
                 pool_count(self.pool, &self.host.h, &self.host.h.leaked, 1)
+        self.collected = True
         self.close()
 
     # --- from statuses to results --------------------------------------------------------------------------------------
@@ -389,7 +396,8 @@ cdef class Reply(Exchange):
         if self.gave:
             return
         self.gave = True
-        pool_give(self.pool, self.slot, verdict, idle_limit, used, ph_now(), &self.dead)
+        self.offered = verdict == RE_REUSE
+        self.given = pool_give(self.pool, self.slot, verdict, idle_limit, used, ph_now(), &self.dead)
         if self.dead != NULL:
             bury(self.dead)
 
@@ -432,11 +440,12 @@ cdef class Reply(Exchange):
         self.body = None
         self.wake = NULL
         self.wake_handle = None
-        if self.dead != NULL:
-            reap(self.dead)
-            self.dead = NULL
         if self.pool.n_idle and not self.pool.watched:
             janitor.watch(self.pool)
+        if self.telling:
+            self.tell_end()
+        elif self.dead != NULL:
+            self.tell_lost()
 
     cdef object abort(self, int reason):
         # Whatever went wrong: this connection is closed, and nothing of x is left in the pool.
@@ -456,6 +465,10 @@ cdef class Reply(Exchange):
             if st == ST_INTR:
                 PyErr_CheckSignals()
                 return 1
+            if st == ST_TELL:
+                self.tell_wire()
+                self.obey()                    # as above
+                return 1
             if st == ST_WOKEN:
                 # Cleared first, looked at second: a cancel in between signals again.
                 with nogil:
@@ -471,18 +484,20 @@ cdef class Reply(Exchange):
             else:
                 # A signal's handler, or the upload's iterator: what is read next must not look like the body's end.
                 self.failed = errors.StreamClosed(f"the response is closed: {type(e).__name__} broke off its reading")
+                if self.telling:
+                    self.failed.__cause__ = e
             if self.slot != NULL and self.by_context(st, e) and self.may_drain():
                 self.hand_over(RE_TIMEOUT if st == ST_TIMEOUT else RE_CANCELLED)
                 raise
             self.abort(RE_TIMEOUT if st == ST_TIMEOUT else RE_SERVER_CLOSED if st == ST_STALE else
-                       RE_CANCELLED if st == ST_INTR or st == ST_WOKEN or broken_off else RE_ERROR)
+                       RE_CANCELLED if st == ST_INTR or st == ST_WOKEN or broken_off or isinstance(e, errors.Cancelled) else RE_ERROR)
             raise
 
     cdef bint by_context(self, int st, object e) except -1:
         # Its end says nothing of the connection, unlike the request's or the client's deadline.
         if st == ST_TIMEOUT:
             return self.limit == LIM_TOTAL and self.source == "context"
-        return st == ST_WOKEN and self.cancel is not None and self.cancel.drains and isinstance(e, errors.Cancelled)
+        return (st == ST_WOKEN or st == ST_TELL) and self.cancel is not None and self.cancel.drains and isinstance(e, errors.Cancelled)
 
     cdef object obey(self):
         if self.cancel is not None and self.cancel.is_cancelled():
@@ -525,6 +540,56 @@ cdef class Reply(Exchange):
         if st == ST_NOMEM:
             return MemoryError()
         return errors.TransportError(f"unexpected status {st}", phase=phase, conn=conn)
+
+    # --- to those who follow -------------------------------------------------------------------------------------------
+
+    cdef object tell_conn(self):
+        # It has a connection, and nothing is sent yet.
+        self.wire = <Connection>self.slot.owner
+        self.tell_lost()
+        self.telling = <int>self.tale.bits | TELL_CONN
+        self.tale.tell("got_conn", self.conn)
+        self.obey()                            # a request made by the hook may have taken the wake-up that was meant for us
+
+    cdef object tell_wire(self):
+        # What happened on the wire since it was last told.
+        if self.telling & TELL_SENT and self.t_sent and not self.sending:
+            self.telling &= ~TELL_SENT
+            self.tale.tell("wrote_request", gate.answered_early(self.conn) if self.send_broke else None)
+        if self.telling & TELL_FIRST and self.any_received:
+            self.telling &= ~TELL_FIRST
+            self.tale.tell("first_byte")
+        if self.telling & TELL_SEEN:
+            self.telling &= ~TELL_SEEN
+            block = PyBytes_FromStringAndSize(self.buf + self.head_at + self.facts.fields_off, self.facts.fields_len)
+            self.tale.tell("got_1xx", self.facts.status, header_pairs(block))
+
+    cdef object tell_lost(self):
+        # Connections were closed on the way, the last of them perhaps this exchange's.
+        cdef Slot* dead = self.dead
+        self.dead = NULL
+        reap(dead, self.tale, self.collected)
+
+    cdef object tell_end(self):
+        # The connection is given back, and nothing more is to be done.
+        error = self.failed
+        if isinstance(error, errors.StreamClosed) and error.__cause__ is not None:
+            error = error.__cause__
+        try:
+            if self.collected:
+                if self.telling & TELL_CONN and self.offered:
+                    janitor.tell(partial(self.tale.tell, "put_idle", None if self.given == RE_REUSE else stats.CLOSE_REASONS[self.given]))
+                return
+            if self.telling & TELL_CONN:
+                if self.telling & TELL_SENT and (self.sending or self.send_broke) and error is not None:
+                    self.telling &= ~TELL_SENT
+                    self.tale.tell("wrote_request", error)
+                self.tell_wire()
+                if self.offered:
+                    self.tale.tell("put_idle", None if self.given == RE_REUSE else stats.CLOSE_REASONS[self.given])
+        finally:
+            self.telling = 0
+            self.tell_lost()
 
     # --- uploads -------------------------------------------------------------------------------------------------------
 
@@ -612,6 +677,8 @@ cdef class Reply(Exchange):
                         self.t_first = ph_now()
                 if r > 0:
                     self.hi = r
+                    if self.telling:
+                        self.tell_wire()
                     break
                 if r == ST_EOF:
                     return b""
@@ -624,6 +691,7 @@ cdef class Reply(Exchange):
         # h11 decides this response from its first byte on.
         from pooledhttp._proto.fallback import Fallback
 
+        told = 0
         self.framing = FR_FALLBACK
         self.phase = PH_HEADERS
         try:
@@ -631,6 +699,10 @@ cdef class Reply(Exchange):
             while True:
                 fb.feed(self.raw())
                 head = fb.head()
+                if self.telling & TELL_INTERIM:
+                    for status, block in fb.interim[told:]:
+                        told += 1
+                        self.tale.tell("got_1xx", status, header_pairs(block))
                 if head is not None:
                     break
                 if self.expecting and any([status == 100 for status, _ in fb.interim]):
@@ -790,6 +862,12 @@ cdef WakeHandle wake_of_thread():
         return current_wake()
     except OSError as e:
         raise errors.TransportError(e.strerror or str(e), phase="pool", errno=e.errno) from e
+
+
+cdef list header_pairs(bytes block):
+    # Validated field lines, as (name, value) each.
+    parts = [line.partition(b":") for line in block.split(b"\r\n") if line]
+    return [(name.decode("latin-1"), value.strip(b" \t").decode("latin-1")) for name, _, value in parts]
 
 
 cdef class Obeying:

@@ -37,6 +37,10 @@ cdef class Tripper:
     cdef int resume(self, Reply x) noexcept nogil
     cdef int judge(self, Reply x, int st) noexcept nogil
     cdef int replace(self, Reply x, bint retried, int reason) noexcept nogil
+    cdef int start(self, Reply x) noexcept nogil
+    cdef object follow(self, Reply x)
+    cdef object begun_again(self, Reply x)
+    cdef object say_failed(self, Reply x, int64_t began, object error)
     cdef object forgo(self, Reply x)
     cdef object guarded(self, Reply x, int st)
     cdef bint may_begin_again(self, Reply x) except -1

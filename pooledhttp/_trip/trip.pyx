@@ -8,7 +8,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
-from pooledhttp._conn.connection cimport FLAG_AS_IS, FLAG_CLOSE, FLAG_EXPECT, FLAG_REPLAY, FLAG_STREAM, XS_DONE, XS_HEAD, Connection, provisional
+from pooledhttp._conn.connection cimport (
+    FLAG_AS_IS, FLAG_CLOSE, FLAG_EXPECT, FLAG_REPLAY, FLAG_STREAM, TELL, TELL_CONN, TELL_SENT, XS_DONE, XS_HEAD, Connection, provisional,
+)
 from pooledhttp._conn.h1 cimport H1Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
@@ -16,7 +18,7 @@ from pooledhttp._core.limits cimport Limits
 from pooledhttp._core.runtime cimport WakeHandle, unsettled, wake_clear
 from pooledhttp._core.status cimport (
     LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
-    ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TIMEOUT, ST_TLS, ST_UNSURE,
+    ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_UNSURE,
 )
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
@@ -30,9 +32,23 @@ from pooledhttp._trip.reply cimport Obeying, Reply, wake_of_thread
 from types import MemberDescriptorType
 
 from pooledhttp import errors
-from pooledhttp._core.runtime import settle
+from pooledhttp._core.runtime import logger, settle
+from pooledhttp._pool.core import install_observer
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._trip import gate
+
+cdef enum:
+    DEBUG = 10                 # logging's
+
+
+def observe(follower, list gone, by, later) -> None:
+    """Of closed connections; see `tales.observe`."""
+    from pooledhttp._trip import tales
+
+    tales.observe(follower, gone, by, later)
+
+
+install_observer(observe)
 
 cdef extern from "Python.h":
     char* PyBytes_AS_STRING(object b)
@@ -187,6 +203,8 @@ cdef class Tripper:
         x.expect = self.expect
         x.first = True
         x.may_retry = self.retry_stale
+        if self.pool.follower is not None:
+            self.follow(x)
         if cancel is None:
             with nogil:
                 st = self.run(x)
@@ -223,7 +241,7 @@ cdef class Tripper:
             x.idle_for = now - s.idle_since
             x.t_pool = now - x.t_start
             st = self.attempt(x, True)
-            if st != ST_AGAIN:
+            if st != ST_AGAIN or x.again:
                 return st
 
     cdef int attempt(self, Reply x, bint probe) noexcept nogil:
@@ -237,7 +255,13 @@ cdef class Tripper:
                 if (<Connection>x.slot.owner).stream.foreign:
                     return ST_TLS
                 return self.replace(x, False, RE_SERVER_CLOSED)
-        st = (<Connection>x.slot.owner).begin(x)
+        if x.telling:
+            x.telling = TELL
+            return ST_TELL
+        return self.start(x)
+
+    cdef int start(self, Reply x) noexcept nogil:
+        cdef int st = (<Connection>x.slot.owner).begin(x)
         if st != ST_OK:
             return st
         return self.resume(x)
@@ -272,6 +296,7 @@ cdef class Tripper:
         cdef int st = ST_NEED_GIL if pool_keep_place(self.pool, x.slot) else ST_AGAIN
         x.give(reason, -1, retried)
         if retried:
+            x.again = True
             pool_count(self.pool, &x.host.h, &x.host.h.retries, 1)
         slot_release(x.slot)
         x.slot = NULL
@@ -284,6 +309,8 @@ cdef class Tripper:
         try:
             return self.slow(x, st)
         except BaseException as e:
+            if x.telling and x.failed is None:
+                x.failed = e
             if x.draining:
                 pass                            # the janitor's by now
             elif x.slot != NULL:
@@ -308,6 +335,14 @@ cdef class Tripper:
                 break
             if x.slot == NULL:
                 # A connection is wanted.
+                if x.again or x.dead != NULL:
+                    try:
+                        self.begun_again(x)
+                    except BaseException:
+                        if st == ST_NEED_GIL:
+                            with nogil:
+                                pool_dial_failed(self.pool, &x.host.h)
+                        raise
                 if st == ST_AGAIN:
                     x.host = self.pool.host(x.host.key) if x.host.h.folded else x.host
                     with nogil:
@@ -332,6 +367,11 @@ cdef class Tripper:
                     raise RuntimeError("the transport is closed")
                 else:
                     raise x.failure(st)
+                continue
+            if st == ST_TELL and not x.telling & TELL_CONN:
+                x.tell_conn()
+                with nogil:
+                    st = self.start(x)
                 continue
             x.wire = <Connection>x.slot.owner
             if st == ST_UNSURE:
@@ -385,6 +425,32 @@ cdef class Tripper:
         x.pieces = x.piece = x.fallback = None
         x.fields = b"".join([line for line in x.fields.splitlines(True) if line[:7].lower() != b"expect:"])
         return True
+
+    # --- for those who follow ------------------------------------------------------------------------------------------
+
+    cdef object follow(self, Reply x):
+        method, target = x.method.decode("latin-1"), x.target.decode("latin-1")
+        x.tale = self.pool.follower.begin(x.host.key, method, target)
+        x.telling = TELL
+        x.tale.tell("get_conn", x.host.key, method, target)
+
+    cdef object begun_again(self, Reply x):
+        # Connections were closed on the way here; where the request was on the last of them, it goes on another.
+        if x.telling & TELL_CONN:
+            if x.telling & TELL_SENT:
+                x.tale.tell("wrote_request", gate.lost(x.err, x.conn))
+            x.telling = TELL
+        x.tell_lost()
+        if not x.again:
+            return
+        x.again = False
+        log = logger(DEBUG)
+        if log is not None:
+            from pooledhttp._trip import tales
+
+            tales.say_again(log, x.host.key, x.method, x.target)
+        if x.telling:
+            x.tale.tell("get_conn", x.host.key, x.method.decode("latin-1"), x.target.decode("latin-1"))
 
     # --- a connection --------------------------------------------------------------------------------------------------
 
@@ -505,6 +571,7 @@ cdef class Tripper:
             if x.host.dial_spec is None:
                 x.host.dial_spec = self.dial_spec(x.host.key, x.host_name, x.port)
             dial = self.new_dial(x.host.dial_spec, x.limits)
+            dial.tale = x.tale
             with nogil:
                 st = pool_race(self.pool, &x.host.h, &x.waiter, now, &s, &x.dead)
                 if x.dead != NULL:
@@ -525,8 +592,14 @@ cdef class Tripper:
                 pool_dial_failed(self.pool, &x.host.h)
             if state == W_CONN:
                 if isinstance(e, errors.ConnectError):
+                    try:
+                        self.say_failed(x, now, e)
+                    except BaseException:
+                        self.refuse(x, state)
+                        raise
                     return self.took(x, x.waiter.slot)       # the dial failed, but a connection came free
                 self.refuse(x, state)
+            self.say_failed(x, now, e)
             if not isinstance(e, Exception) or isinstance(e, errors.Error):
                 raise
             from pooledhttp._net.dial import DeadlinePassed        # not at the top: importing is to be cheap
@@ -567,11 +640,18 @@ cdef class Tripper:
         c = H1Connection(stream, dial.info)
         pool_dialed(self.pool, x.host, c, &x.holder, ph_now(), &x.dead)
         x.slot = &c.slot
+        x.gave = False
         x.reused = False
         x.idle_for = 0
         with nogil:
             if x.dead != NULL:
                 bury(x.dead)
+        log = logger(DEBUG)
+        if log is not None:
+            from pooledhttp._trip import tales
+
+            tales.say_dialed(log, x.host.key, c.slot.id, dial)
+        with nogil:
             st = self.attempt(x, False)
         return st
 
@@ -582,6 +662,14 @@ cdef class Tripper:
         finally:
             with nogil:
                 pool_dial_failed(self.pool, &x.host.h)
+        self.say_failed(x, x.t_start + x.t_pool, None)
+
+    cdef object say_failed(self, Reply x, int64_t began, object error):
+        log = logger(DEBUG)
+        if log is not None:
+            from pooledhttp._trip import tales
+
+            tales.say_failed(log, x.host.key, error, (ph_now() - began) / 1e9)
 
     cdef bint woken(self, Reply x):
         """While dialing: was something granted, or cancelled?"""
@@ -596,19 +684,28 @@ cdef class Tripper:
         with nogil:
             pool_count(self.pool, &home.h, &home.h.retries, 1)
 
-    def adopted(self, Host home, Stream stream, object info) -> None:
-        """A dial that lost its race was finished: pooled (`stream`), or counted as failed (None)."""
+    def adopted(self, Host home, Stream stream, object dial) -> None:
+        """`dial` lost its race and was finished: pooled (`stream`), or counted as failed (None)."""
         cdef Slot* dead = NULL
+        cdef H1Connection c
         if stream is None:
             with nogil:
                 pool_dial_failed(self.pool, &home.h)
             return
-        pool_dialed(self.pool, home, H1Connection(stream, info), NULL, ph_now(), &dead)
+        c = H1Connection(stream, dial.info)
+        pool_dialed(self.pool, home, c, NULL, ph_now(), &dead)
         with nogil:
             bury(dead)
-        reap(dead)
         if self.pool.n_idle and not self.pool.watched:
             janitor.watch(self.pool)
+        log = logger(DEBUG)
+        if log is not None:
+            from pooledhttp._trip import tales
+
+            tales.say_dialed(log, home.key, c.slot.id, dial)
+        if dial.tale is not None:
+            dial.tale.tell("put_idle", None)
+        reap(dead, dial.tale)
 
 
 def gil_releases() -> int:

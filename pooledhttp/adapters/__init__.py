@@ -1,1 +1,1 @@
-"""Other people's interfaces over our transport: `adapters.requests` and `adapters.httpx`. Each imports its library when it is imported itself."""
+"""Other people's interfaces over ours, a module each. Each imports its library when it is imported itself."""

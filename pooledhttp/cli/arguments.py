@@ -45,6 +45,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
                      help="one JSON object a line: url, status, bytes, seconds, timings, reused, conn, error, headers, file")
     out.add_argument("-o", "--output", metavar="DIR",
                      help="save each body below 400 in a file of its own in DIR, named after its URL; what is there is never overwritten")
+    out.add_argument("-v", "--verbose", action="store_true", help="on standard error, each step of each request as it happens")
     out.add_argument("-q", "--quiet", action="store_true", help="say nothing of what went well")
     out.add_argument("--no-progress", action="store_true", help="no bar (there is one where standard error is a terminal)")
     req = p.add_argument_group("requests")
@@ -111,7 +112,7 @@ class Settings:
         self.json: bool = args.json
         self.quiet: bool = args.quiet
         self.directory: str | None = args.output
-        self.bar: bool = not (args.no_progress or args.quiet)
+        self.bar: bool = not (args.no_progress or args.quiet or args.verbose)
         if not self.urls and not self.inputs:
             raise ValueError("no URL is given")
         if self.workers < 1:
@@ -138,6 +139,10 @@ class Settings:
             "headers": self.headers, "timeout": self._timeout(args), "max_response_bytes": args.max_bytes, "disable_compression": True,
             "follow_redirects": not args.no_follow, "retries": args.retries,
             "max_idle_conns": max(200, self.workers), "max_idle_conns_per_host": max(100, self.workers)}
+        if args.verbose:
+            from pooledhttp.cli.spoken import Spoken
+
+            self.client["trace"] = Spoken
         self._trust(args)
         if args.user is not None:
             user, colon, password = args.user.partition(":")

@@ -18,6 +18,7 @@ import pytest
 
 from pooledhttp.cli import output
 from pooledhttp.cli.output import Bar, printable
+from tests.support.peer import answering, respond
 
 from .server import Server
 
@@ -249,3 +250,16 @@ def test_an_output_of_another_encoding(server: Server) -> None:
     done = shell('PYTHONIOENCODING=ascii exec "$@"', "caf\u00e9", server.url + "/number/1")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "caf\\xe9" in done.stderr
+
+
+def test_verbose_tells_each_step(peer: Any) -> None:
+    server = peer(answering(respond(b"x")))
+    command = [sys.executable, "-m", "pooledhttp", "-v", *[server.url("/a?token=secret")] * 2]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0
+    told = [re.fullmatch(r"\* \d+\.\d{3} (?:GET /a: )?(.+)", line) for line in done.stderr.splitlines()]
+    where = f"127.0.0.1 port {server.port}"
+    through = ["request sent", "the answer begins", "connection kept for the next request"]
+    assert [m and m[1] for m in told] == [f"connecting to {where}", f"connected to {where}", f"using connection 1 to {where}", *through,
+                                          f"reusing connection 1 to {where}", *through, "connection 1 closed: shutdown"]
+    assert "secret" not in done.stderr
