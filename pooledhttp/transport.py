@@ -410,7 +410,7 @@ def _after_fork_in_child() -> None:
     openssl.reset_after_fork()
     drained = janitor.reset_after_fork()
     for name in ("dial", "tlsconfig", "helpers", "proxy"):
-        module = sys.modules.get(f"pooledhttp._net.{name}")
+        module: Any = sys.modules.get(f"pooledhttp._net.{name}")
         reset = getattr(module.shared if name == "helpers" and hasattr(module, "shared") else module, "reset_after_fork", None)
         if reset is not None:                        # else another thread was just importing it
             reset()

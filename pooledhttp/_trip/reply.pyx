@@ -25,7 +25,8 @@ from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, 
 from functools import partial
 
 from pooledhttp import errors
-from pooledhttp._core.runtime import current_wake, settle
+from pooledhttp._core import runtime
+from pooledhttp._core.runtime import current_wake
 from pooledhttp._pool import stats
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._trip import gate
@@ -172,7 +173,7 @@ cdef class Reply(Exchange):
 
     cdef object _enter(self):
         if unsettled():
-            settle()
+            runtime.settle()
         # One thread at a time: there is one buffer and one connection, and the first to see the end gives both back.
         if ph_add_int(&self.busy, 1) != 1:
             ph_add_int(&self.busy, -1)
@@ -236,7 +237,7 @@ cdef class Reply(Exchange):
         """
         self.closed = True
         if unsettled():
-            settle()
+            runtime.settle()
         if ph_add_int(&self.busy, 1) == 1:
             try:
                 self._close()

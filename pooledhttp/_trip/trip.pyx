@@ -171,6 +171,8 @@ cdef class Tripper:
         cdef Reply x = Reply.__new__(Reply)
         if p.host.h.pool != <void*>self.pool:
             raise ValueError("another transport prepared it")
+        if unsettled():
+            settle()
         x.t_start = x.holder.since = ph_now()
         x.limits = limits
         x.deadline = deadline
