@@ -3,17 +3,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import threading
 from collections.abc import Callable
 
 import pytest
 
 from pooledhttp import Client, Context, Cookies, DigestAuth, Error, Retry
-from pooledhttp._core import runtime
 from tests.exchange.support import adds_up, closed
 from tests.support.ca import Authority
 from tests.support.forking import busily, in_child, relay
 from tests.support.peer import Conn, Peer, respond
+from tests.support.processes import PATIENCE, end, spawn_python
 from tests.support.pyserver import PyServer
 
 MakePeer = Callable[..., Peer]
@@ -115,9 +116,7 @@ def test_a_child_handshakes_while_the_parents_threads_do(tls_pyserver: PyServer,
     assert client.get(url).ok
 
 
-@pytest.mark.parametrize("fork", [os.fork, raw_fork], ids=["python", "system"])
-def test_not_a_byte_on_the_parents_tls_connections(peer: MakePeer, tls_pyserver: PyServer, ca: Authority, new_client: MakeClient, tls_mode: str,
-                                                   fork: Callable[[], int]) -> None:
+def test_not_a_byte_on_the_parents_tls_connections(peer: MakePeer, tls_pyserver: PyServer, ca: Authority, new_client: MakeClient, tls_mode: str) -> None:
     """Seen on the wire, where an alert (close_notify) is a record as any other."""
     wire = peer(relay(tls_pyserver.port))
     client = new_client(verify=str(ca.pem))
@@ -143,30 +142,73 @@ def test_not_a_byte_on_the_parents_tls_connections(peer: MakePeer, tls_pyserver:
             client.transport.close(cancel=True)
 
         for first in (client.transport.stats, r.close, client.transport.close_idle_connections, lambda: client.get(f"{base}/bytes/7"), lambda: None):
-            in_child(lambda first=first: child(first), fork=fork)
+            in_child(lambda first=first: child(first))
         assert [bytes(conn.received) for conn in wire.conns[:parents]] == before
         assert len(wire.conns) == parents + 5
         assert len(r.read()) == 9_000_000 - 10
     assert client.get(f"{base}/bytes/7").conn.reused
 
 
-def test_a_child_that_python_knows_nothing_of_is_seen(peer: MakePeer, new_client: MakeClient) -> None:
-    server = peer(everything)
-    client = new_client()
-    client.get(server.url("/"))
-    generation = runtime.generation()
+# As uWSGI's master: no other threads of Python's run while it forks, for nobody mends the interpreter's own locks in the child.
+UNTOLD = """
+import sys
+from pooledhttp import Client, Error
+from pooledhttp._core import runtime
+from tests.exchange.test_fork_busy import raw_fork
+from tests.support.forking import in_child
+base, verify = sys.argv[1:]
+client = Client(verify=verify or True)
+r, other = client.request("GET", base + "/long", stream=True), client.get(base + "/")
+assert r.read(10) == b"x" * 10 and other.content == b"fine"
+generation = runtime.generation()
 
-    def child() -> None:
-        assert runtime.generation() == generation + 1
-        r = client.get(server.url("/"))
-        assert (r.content, r.conn.reused) == (b"fine", False)
-        assert runtime.generation() == generation + 1
-        in_child(lambda: client.get(server.url("/")), fork=raw_fork)
-        assert client.get(server.url("/")).conn.reused
+def child(first):
+    assert runtime.generation() == generation + 1
+    first()
+    try:
+        r.read()
+    except Error:
+        pass
+    else:
+        raise AssertionError("the parent's body was read")
+    a, b = client.get(base + "/"), client.get(base + "/")
+    assert a.content == b.content == b"fine" and a.conn.requests <= 2 and b.conn.reused
+    assert {k: v for k, v in client.transport.stats().closed.items() if v} == {"forked": 2}
+    assert runtime.generation() == generation + 1
+    in_child(lambda: client.get(base + "/"), fork=raw_fork)
+    assert client.get(base + "/").conn.reused
+    r.close()
+    client.transport.close(cancel=True)
 
-    in_child(child, fork=raw_fork)
-    assert (runtime.generation(), server.accepted) == (generation, 3)
-    assert client.get(server.url("/")).conn.reused
+for first in (client.transport.stats, r.close, client.transport.close_idle_connections, lambda: client.get(base + "/"), lambda: None):
+    in_child(lambda: child(first), fork=raw_fork)
+assert runtime.generation() == generation
+print("forked", flush=True)
+sys.stdin.readline()
+assert len(r.read()) == 100_000 - 10 and client.get(base + "/").conn.reused
+client.close()
+"""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_child_that_python_knows_nothing_of_is_seen(peer: MakePeer, ca: Authority, scheme: str) -> None:
+    server = peer(everything, tls=ca.server("127.0.0.1") if scheme == "https" else None)
+    wire = peer(relay(server.port))
+    program = spawn_python("-c", UNTOLD, f"{scheme}://127.0.0.1:{wire.port}", ca.pem if scheme == "https" else "",
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert program.stdin is not None and program.stdout is not None and program.stderr is not None
+        said = program.stdout.readline()
+        assert said == b"forked\n", program.stderr.read()
+        assert len(wire.conns) == 2 + 2 * 5
+        if scheme == "http":
+            assert [conn.received.count(b"GET ") for conn in wire.conns[:2]] == [1, 1]
+        before = [len(conn.received) for conn in wire.conns[:2]]
+        program.stdin.close()
+        assert program.wait(PATIENCE) == 0, program.stderr.read()
+        assert len(wire.conns[0].received) - before[0] < 300 and before[1] < 1500          # one request more, and a goodbye
+    finally:
+        end(program)
 
 
 def test_a_connection_in_the_making_is_closed_in_the_child(peer: MakePeer, new_client: MakeClient, ca: Authority) -> None:
