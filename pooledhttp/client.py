@@ -1,7 +1,6 @@
 """The client: defaults over a transport. Safe to share among any number of threads."""
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from time import monotonic_ns
 
@@ -13,7 +12,7 @@ from pooledhttp.errors import Error, InvalidURL
 from pooledhttp.flow import Flow, Route
 from pooledhttp.headers import Headers, HeaderTypes, advertise, merge, without_none
 from pooledhttp.request import Request, as_cookies
-from pooledhttp.response import SETS_COOKIES, Response
+from pooledhttp.response import SETS_COOKIES, Response, check_encoding
 from pooledhttp.timeout import Timeout, TimeoutTypes
 from pooledhttp.transport import FLAG_MAY_GO_ON, Canceller, Transport, default_transport
 from pooledhttp.url import URL, Params, beneath, flatten, is_absolute
@@ -131,7 +130,7 @@ class Client:
             self._cookies = as_cookies(cookies)
         self._limit = _check_limit(max_response_bytes)
         self._raise = raise_for_status
-        codecs.lookup(default_encoding)
+        check_encoding(default_encoding)
         self._default_encoding = default_encoding
         self._hooks: dict[str, list[Callable[[Any], Any]]] | None = None
         # GETs by their URL as given, ready to send: what a plain get() needs. Emptied whenever a default changes.
@@ -334,10 +333,15 @@ class Client:
     def send(self, request: Request, **options: Unpack[SendOptions]) -> Response:
         """Send a request. One that `build_request` did not make is completed with the default headers; yours is not changed."""
         given: dict[str, Any] = dict(options)
-        for name in given:
+        self._check_sending(given)
+        return self._send(self._completed(request), given, None)
+
+    @staticmethod
+    def _check_sending(options: Mapping[str, Any]) -> None:
+        """TypeError for an option that a request which is made has no use for."""
+        for name in options:
             if name in _BUILD:
                 raise TypeError(f"{name!r} is an option of build_request, not of send")
-        return self._send(self._completed(request), given, None)
 
     @overload
     def map(self, requests: Requests, *, workers: int | None = None, executor: Executor | None = None, ordered: bool = True,
@@ -357,7 +361,7 @@ class Client:
         executor: a `concurrent.futures.Executor` that does it instead; processes get the client as its configuration.
         return_exceptions: a failure is yielded, not raised at its turn. Either way it carries `.request`.
         progress: True for a bar on a terminal (rich or tqdm), or called with (done, total or None); what it raises ends the loop.
-        options: every request's, as for `request`.
+        options: every request's, as for `request`; where there are `Request`s, as for `send`.
 
         Leaving the loop early cancels what is in flight and gives every connection back. An iterator that is kept is to be
         closed (`contextlib.closing`).

@@ -1,32 +1,14 @@
 """Contexts: a deadline, and a cancel, that any number of requests obey. Go's `context` package is the model."""
 from __future__ import annotations
 
-from contextvars import ContextVar
 from time import monotonic, monotonic_ns
-from weakref import WeakSet
+from weakref import ref
 
+from pooledhttp._core.cancel import Ambient, Canceller, Leaving, ambient
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.timeout import FOR_EVER
-from pooledhttp.transport import Canceller
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 NEVER = -1
-
-
-class _Entered:
-    """One `with` block of a context: what is ambient in it, and what was outside."""
-
-    __slots__ = ("context", "effective", "outer")
-
-    def __init__(self, context: Context, effective: Context, outer: _Entered | None) -> None:
-        self.context = context
-        self.effective = effective
-        self.outer = outer
-
-
-_ambient: ContextVar[_Entered | None] = ContextVar("pooledhttp.context", default=None)
 
 
 class _Use:
@@ -46,10 +28,10 @@ def _nanoseconds(seconds: float) -> int:
         raise TypeError(f"a context's time is a number of seconds, not {type(seconds).__name__}")
     if seconds != seconds:
         raise ValueError("a context's time is not NaN")
-    return NEVER if seconds > FOR_EVER else max(0, int(seconds * 1e9))
+    return NEVER if seconds > FOR_EVER else max(1, int(seconds * 1e9))          # 0 is no deadline, but says what is not waited for
 
 
-class Context(Canceller):
+class Context(Ambient):
     """What ends requests together: `timeout` seconds from now, `deadline` (of `time.monotonic()`), or `cancel()`, from any thread.
 
     `client.get(url, context=ctx)`, or `with ctx:`, inside which every request of this thread (or task: it is a context variable) obeys it,
@@ -61,9 +43,12 @@ class Context(Canceller):
     """
 
     __slots__ = ("__weakref__", "_children", "_parents", "deadline_ns")
+    _use = Use
     deadline_ns: int                          # absolute monotonic nanoseconds, -1: none
     _parents: tuple[Context, ...]             # kept alive: a cancel of theirs is ours
-    _children: WeakSet[Any] | None            # contexts, and what else has their `cancel`
+    # Contexts, and what else has their `cancel`. No lock, which a fork could find held: each step on it is one of the interpreter's own,
+    # whatever thread, finalizer or handler is in between.
+    _children: set[ref[Any]]
 
     def __init__(self, timeout: float | None = None, *, deadline: float | None = None) -> None:
         ends = [monotonic_ns() + ns for ns in (() if timeout is None else (_nanoseconds(timeout),)) if ns >= 0]
@@ -74,7 +59,7 @@ class Context(Canceller):
         self.deadline_ns = min(ends, default=NEVER)
         self.drains = True
         self._parents = ()
-        self._children = None
+        self._children = set()
 
     @classmethod
     def scope(cls, timeout: float | None = None, *, deadline: float | None = None) -> Scope:
@@ -96,22 +81,26 @@ class Context(Canceller):
 
     def tell(self, other: Any) -> None:
         """Call `other.cancel(reason)` when this is cancelled, also where it was already; `other` is held weakly."""
-        with self.guard():
-            if self._children is None:
-                self._children = WeakSet()
-            self._children.add(other)
+        self._children.add(ref(other, self._children.discard))
         if self.cancelled:                    # looked at after it was told: a cancel sees the other, or we see the cancel
             other.cancel(self.reason)
 
     def cancel(self, reason: Any = None) -> None:
         """End the requests that obey this context or one of its children, now and later, with `Cancelled` (`.reason`). The first reason counts."""
-        super().cancel(reason)
-        if self._children is None:
-            return
-        with self.guard():
-            children = list(self._children)
-        for child in children:
-            child.cancel(reason)
+        left: list[Context] = [self]           # no recursion: a chain of children may be long
+        seen = {id(self): self}                # there may be more than one way down to a child
+        while left:
+            context = left.pop()
+            Canceller.cancel(context, reason)
+            for each in context._children.copy():
+                child = each()
+                if child is None or id(child) in seen:
+                    continue
+                if isinstance(child, Context):
+                    seen[id(child)] = child
+                    left.append(child)
+                else:
+                    child.cancel(reason)
 
     @property
     def deadline(self) -> float | None:
@@ -124,7 +113,16 @@ class Context(Canceller):
 
     def _within(self, other: Context) -> bool:
         """Whether it ends at the latest with `other`."""
-        return self is other or any(parent._within(other) for parent in self._parents)
+        left, seen = [self], {id(self)}
+        while left:
+            context = left.pop()
+            if context is other:
+                return True
+            for parent in context._parents:
+                if id(parent) not in seen:
+                    seen.add(id(parent))
+                    left.append(parent)
+        return False
 
     def _and(self, other: Context) -> Context:
         """A context that ends with either."""
@@ -135,18 +133,6 @@ class Context(Canceller):
         both = Context()
         both._tie(self, other)
         return both
-
-    def __enter__(self) -> Self:
-        Use.ambient = True
-        outer = _ambient.get()
-        _ambient.set(_Entered(self, self if outer is None else self._and(outer.effective), outer))
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        entered = _ambient.get()
-        if entered is None or entered.context is not self:
-            raise RuntimeError("a context is left in another order than the contexts were entered")
-        _ambient.set(entered.outer)
 
     def __repr__(self) -> str:
         left = self.remaining()
@@ -164,22 +150,13 @@ def _rebuild(remaining: float | None, cancelled: bool, reason: Any) -> Context:
     return made
 
 
-class Scope:
+class Scope(Leaving):
     """What `Context.scope` returns."""
 
-    __slots__ = ("_context",)
+    __slots__ = ()
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def __enter__(self) -> Context:
-        return self._context.__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        try:
-            self._context.__exit__(*exc)
-        finally:
-            self._context.cancel("its scope was left")
+    if TYPE_CHECKING:
+        def __enter__(self) -> Context: ...
 
 
 def within(cancel: Canceller, deadline: int, source: str) -> tuple[int, str]:
@@ -192,7 +169,8 @@ def in_force(given: Context | None) -> Context | None:
     """What a request obeys that was given `given`: that, and what is ambient."""
     if given is not None and not isinstance(given, Context):
         raise TypeError(f"context is a pooledhttp.Context or None, not {type(given).__name__}")
-    entered = _ambient.get() if Use.ambient else None
+    entered = ambient.get() if Use.ambient else None
     if entered is None:
         return given
-    return entered.effective if given is None else given._and(entered.effective)
+    effective: Context = entered[1]
+    return effective if given is None else given._and(effective)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pooledhttp.headers import Headers
 
 CHUNK = 65536                # bytes of coded body read at once
+SLICE = 16384                # of members behind the first, fed at once: what is behind a member is copied at its end
 STEP = 65536                 # bytes of output that a decoder makes at least room for
 WHOLE = sys.maxsize          # room for all
 MAX_CODINGS = 5              # one on top of the other: more is an attack
@@ -56,13 +57,20 @@ class Members(Codec):
         self._member: Any = None
         self._ended = 0          # members
         self._rest = b""         # not taken yet
+        self._later = memoryview(b"")        # behind that
         self._behind = -1        # bytes passed over; -1: still in the members
 
     def feed(self, data: bytes, room: int) -> bytes:
+        if self._later and len(self._rest) < self.lead:          # nothing else comes while there is any
+            data = bytes(self._later[:SLICE])
+            self._later = self._later[SLICE:]
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        self.more = False
+        if self._ended and len(data) > 2 * SLICE:
+            self._later = memoryview(data)[SLICE:]
+            data = data[:SLICE]
+        self.more = bool(self._later)
         if self._member is None and not self._begin(data):
             return b""
         out = self._decode(self._member, data, room)
@@ -71,6 +79,7 @@ class Members(Codec):
             self._member = None
             self._ended += 1
             self.more = bool(self._rest)
+        self.more = self.more or bool(self._later)
         return out
 
     def _begin(self, data: bytes) -> bool:
@@ -202,6 +211,7 @@ class ZstdFrame:
         self._frame = zstandard.ZstdDecompressor(max_window_size=1 << ZSTD_WINDOW).decompressobj()
         self._unit = self._header
         self._rest = b""
+        self._at = 0                     # where in it the next unit begins
         self._skip = 0                   # bytes to come of a skippable frame
         self._sum = False                # a checksum ends the frame
         self.eof = False
@@ -209,8 +219,11 @@ class ZstdFrame:
         self.unused_data = b""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        data = self._rest + data
-        at, out = 0, b""
+        at, out = self._at, b""
+        if data:
+            data, at = self._rest[at:] + data, 0
+        else:
+            data = self._rest
         while not out and not self.eof:
             size = self._unit(data, at)
             if size == 0 or len(data) - at < size:
@@ -222,9 +235,9 @@ class ZstdFrame:
                 out = self._frame.decompress(data[at:at + size])
                 self.eof = self._frame.eof
             at += size
-        self._rest = data[at:]
+        self._rest, self._at = data, at
         if self.eof:
-            self.unused_data = self._rest
+            self.unused_data = data[at:]
         self.needs_input = not out
         return out
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _HASHES = {"md5": "md5", "sha": "sha1", "sha-256": "sha256", "sha-512-256": "sha512_256", "sha-512": "sha512"}
 _STRENGTH = {name: i for i, name in enumerate(_HASHES)}
 _ORIGINS = 256          # whose challenges are kept; the oldest goes
+_NONCES = 1024          # whose uses are remembered; the oldest goes
 _STALE = 2              # fresh nonces that may turn out stale before the 401 is the caller's
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`|~")      # RFC 8187's attr-char
 
@@ -62,7 +63,7 @@ class _Space:
         self.userhash = params.get("userhash", "").lower() == "true"
         # For -sess the key holds the client's nonce: one for as long as the server's nonce lives, whichever of them the server hashes.
         self.cnonce = _cnonce() if self.session else ""
-        self.uses = count(1)
+        self.uses = count(1)                 # these two are the nonce's: see _Memory
 
     def renewed(self, nonce: str) -> _Space:
         """The same space with the server's next nonce."""
@@ -103,11 +104,12 @@ def choose(challenges: Iterable[Challenge]) -> tuple[_Space, bool] | None:
 class _Memory:
     """The challenges that one `DigestAuth` has met, by origin. A forked child starts with none: its parent uses the same nonces."""
 
-    __slots__ = ("__weakref__", "lock", "spaces")
+    __slots__ = ("__weakref__", "lock", "nonces", "spaces")
 
     def __init__(self) -> None:
         self.lock = RLock()
         self.spaces: dict[str, _Space] = {}
+        self.nonces: dict[tuple[str, str], _Space] = {}
         _memories.add(self)
 
     def get(self, origin: str) -> _Space | None:
@@ -116,6 +118,7 @@ class _Memory:
 
     def keep(self, origin: str, space: _Space) -> None:
         with self.lock:
+            self._count(origin, space)
             self.spaces.pop(origin, None)
             if len(self.spaces) >= _ORIGINS:
                 self.spaces.pop(next(iter(self.spaces)), None)
@@ -136,7 +139,21 @@ class _Memory:
         with self.lock:
             current = self.spaces.get(origin)
             if current is not None and current.nonce != nonce and current.realm == space.realm:
-                self.spaces[origin] = space.renewed(nonce)
+                renewed = space.renewed(nonce)
+                self._count(origin, renewed)
+                self.spaces[origin] = renewed
+
+    def _count(self, origin: str, space: _Space) -> None:
+        """A nonce that came before goes on where it was: servers give one to several threads, and answers overtake each other."""
+        key = origin, space.nonce
+        known = self.nonces.pop(key, None)
+        if known is not None:
+            space.uses = known.uses
+            if space.session and known.session:
+                space.cnonce = known.cnonce
+        if len(self.nonces) >= _NONCES:
+            self.nonces.pop(next(iter(self.nonces)), None)
+        self.nonces[key] = space
 
 
 _memories: WeakSet[_Memory] = WeakSet()
@@ -146,6 +163,7 @@ def _after_fork_in_child() -> None:
     for memory in _memories:
         memory.lock = RLock()
         memory.spaces = {}
+        memory.nonces = {}
 
 
 at_fork(_after_fork_in_child)

@@ -127,6 +127,7 @@ class Fetch:
         client, options, cancel = self.client, self.options, self.cancel
         try:
             if isinstance(item, Request):
+                client._check_sending(options)
                 return client._send(client._completed(item), dict(options), cancel)
             if isinstance(item, str):
                 made = None if options else client._memo.get(item) or client._learn(item)

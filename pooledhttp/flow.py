@@ -38,6 +38,10 @@ def drop(response: Response) -> None:
         drain = getattr(response._reply, "drain", None)
         if drain is not None:
             drain(monotonic_ns() + _DRAIN)
+    except Error as e:                             # cancelled
+        if e.request is None:
+            e.request = response.request
+        raise
     finally:
         response.close()
 
@@ -165,12 +169,13 @@ class Flow:
                     if getattr(auth, "requires_response_body", False):
                         response.read()
                     step = steps.send(response)
+                    again = rewound(_as_request(step).body)
                 except StopIteration:
                     return response
                 except BaseException:
                     response.close()
                     raise
-                if not rewound(step.body):
+                if not again:
                     return response                # its body is gone: the answer that there is
                 self._leave(response)
         finally:
@@ -314,9 +319,13 @@ class Flow:
         return response
 
     def _over_transport(self, transport: Any, request: Request) -> Response:
-        timeout = self._left() if self._begun else self.timeout
+        cancel = self.cancel
+        if cancel is not None and cancel.cancelled:          # it may know nothing of contexts
+            reason = cancel.reason
+            raise Cancelled(f"cancelled before it was sent{f': {reason}' if reason is not None else ''}", reason=reason, request=request, phase="pool")
+        timeout = self._left() if self._begun or self.source == "context" else self.timeout
         self._begun = True
-        response = transport.round_trip(request, timeout=timeout, context=self.cancel if isinstance(self.cancel, Context) else None)
+        response = transport.round_trip(request, timeout=timeout, context=cancel if isinstance(cancel, Context) else None)
         if not isinstance(response, Response):
             raise TypeError(f"a transport's round_trip returns a Response, not {type(response).__name__}")
         if response.request is None:

@@ -321,11 +321,13 @@ class Surroundings:
         url: URL = request.url
         chosen = None if url.socket_path is not None else self.choose(url)            # no proxy leads to a socket of this machine
         secure = url.scheme == "https"
+        proxied = self.env is not None or self.rule.fixed is not None or self.rule.ask is not None
+        mine = _last_authorization(fields) if proxied else ""
+        if mine:                             # also where this URL takes none: it is for the proxy that others take
+            fields[:] = [pair for pair in fields if pair[0].lower() != _AUTHORIZATION]
         if chosen is None:
             return (url.key + self.ca if secure else url.key), url.target
-        mine = _last_authorization(fields)
         if mine:
-            fields[:] = [pair for pair in fields if pair[0].lower() != _AUTHORIZATION]
             chosen = chosen.authorized(mine)
         target = url.target
         if not chosen.tunnels(url.scheme):

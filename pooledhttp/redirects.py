@@ -58,6 +58,8 @@ def _target(base: URL, response: Response) -> tuple[URL | None, bool]:
         url.effective_port                      # noqa: B018 - the scheme is one we speak
     except (InvalidURL, UnsupportedProtocol) as e:
         raise RemoteProtocolError(f"a redirect to a URL that cannot be used: {e.message}", phase="headers", conn=response.conn) from None
+    if url.scheme not in _SCHEMES and url.host != base.host:          # "//..." keeps the scheme, and names another socket
+        raise UnsupportedProtocol(f"a redirect to a socket that none may lead to: {redact(reference)}", phase="headers", conn=response.conn)
     if base.fragment and "#" not in reference:
         url = URL(f"{url}#{base.fragment}")
     return url, relative

@@ -25,10 +25,33 @@ CHUNK = 65536
 SETS_COOKIES = 1    # in a reply's notes: there is a Set-Cookie field
 CODED = 2           # in a reply's notes: there is a Content-Encoding field
 MAX_EVENT = 1 << 24
+# Encodings that a byte order mark says the order of: this machine's, where there is none.
+_MARKS = {"utf-16": (codecs.BOM_UTF16, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
 
 # Where the body is. MEMORY: whole. UNREAD: nobody took it (`read(n)` may have taken some). READING: an iterator has it.
 # CONSUMED: it was read, and not kept. CLOSED: closed before its end.
 MEMORY, UNREAD, READING, CONSUMED, CLOSED = range(5)
+
+
+def check_encoding(name: str) -> None:
+    """LookupError for a codec that does not make text of whatever bytes come: hex, zlib, idna, ..."""
+    try:
+        b"\xff".decode(name, "replace")
+    except ValueError as e:                    # UnicodeError is one; and so is a NUL in the name
+        raise LookupError(f"{name!r} is no encoding that text can be read by: {e}") from None
+
+
+def _marked(pieces: Iterator[bytes], marks: tuple[bytes, ...]) -> Iterator[bytes]:
+    """`pieces` with a byte order mark: where they have none, Python's decoder of a stream gives up, and `bytes.decode` takes this machine's order."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= len(marks[0]):
+            break
+    if not head.startswith(marks):
+        yield marks[0]
+    yield head
+    yield from pieces
 
 
 class Response:
@@ -185,7 +208,7 @@ class Response:
     @encoding.setter
     def encoding(self, name: str | None) -> None:
         if name is not None:
-            codecs.lookup(name)                # LookupError now and not at the reading
+            check_encoding(name)               # LookupError now and not at the reading
         self._encoding = name
 
     def _charset(self) -> str | None:
@@ -194,8 +217,8 @@ class Response:
             if name.strip().lower() == "charset":
                 value = value.strip(" \t\"'")
                 try:
-                    codecs.lookup(value)
-                except (LookupError, ValueError):
+                    check_encoding(value)
+                except LookupError:
                     return None
                 return str(value)
         return None
@@ -216,6 +239,10 @@ class Response:
             args = e.msg, e.doc, e.pos
         except UnicodeDecodeError as e:
             args = f"not {e.encoding}: {e.reason}", content.decode("latin-1"), e.start
+        except (RecursionError, ValueError) as e:          # what Python does not read: nested too deep, a number too long
+            if kw:
+                raise                                      # it may be the caller's own
+            args = str(e), content.decode("latin-1"), 0
         from pooledhttp import errors
 
         err = errors.JSONDecodeError(*args)
@@ -409,8 +436,10 @@ class Response:
 
     def iter_text(self, chunk_size: int | None = CHUNK) -> Iterator[str]:
         """The body decoded by `encoding`, piece by piece; a character is never split."""
-        decoder = codecs.getincrementaldecoder(self.encoding)("replace")
-        for data in self.iter_bytes(chunk_size):
+        encoding = codecs.lookup(self.encoding)
+        decoder = codecs.getincrementaldecoder(encoding.name)("replace")
+        pieces = self.iter_bytes(chunk_size)
+        for data in _marked(pieces, _MARKS[encoding.name]) if encoding.name in _MARKS else pieces:
             text = decoder.decode(data)
             if text:
                 yield text

@@ -63,8 +63,9 @@ class Trace:
     def put_idle(self, error: str | None) -> None:
         """The connection could serve again and was pooled; or it was not, for the reason `error`, and `closed` follows.
 
-        Called by whoever ends the body: the thread that reads it, or the janitor's for one that was closed early. For a dial that a request left behind
-        for another connection, by the thread that finished it.
+        It is in the pool by then: another thread may tell of it what comes next a moment before. Called by whoever ends the body: the thread that
+        reads it, or the janitor's for one that was closed early. For a dial that a request left behind for another connection, by the thread that
+        finished it.
         """
 
     def closed(self, reason: str, info: ConnInfo) -> None:

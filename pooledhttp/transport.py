@@ -111,7 +111,7 @@ class Transport(Tripper):
     `expect_continue_timeout` is how long (seconds) the body of a request with `Expect: 100-continue` waits to be asked for; 0: not at all.
     With `disable_compression` no content coding is asked for, and none undone, as in Go. `proxy` is
     "env" (what the client's environment says), None, a URL (http, https, socks5, socks5h) or a callable (url) -> URL or None;
-    `proxy_headers` are header fields for the proxy alone.
+    `proxy_headers` are header fields for the proxy alone. `trace` is an object with hooks, or a subclass of `Trace`: see there.
     """
 
     __signature__ = _Signature()            # help() would show __new__'s

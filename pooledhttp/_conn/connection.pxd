@@ -152,7 +152,7 @@ cdef inline void see_coding(Exchange ex) noexcept nogil:
             ex.facts.notes &= ~NOTE_CODED
         elif ex.max_body >= 0:
             ex.decoded_body = True
-            ex.max_body = -1
+            ex.max_body = -2 - ex.max_body         # none; undone where another attempt follows
 
 
 cdef class Connection(Poolable):

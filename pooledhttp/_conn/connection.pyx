@@ -47,6 +47,9 @@ cdef class Exchange:
         self.has_pieces = self.in_pieces
         self.lo = self.hi = self.body_off = self.body_len = 0
         self.facts.scanned = 0
+        if self.decoded_body:
+            self.decoded_body = False
+            self.max_body = -2 - self.max_body
         self.interim = 0
         self.framing = FR_NONE
         self.stage = XS_HEAD

@@ -7,6 +7,7 @@ from pooledhttp._core.runtime cimport SLICE, WakeHandle, forks, on_main, wake_cl
 
 import os
 import threading
+from contextvars import ContextVar
 
 from pooledhttp._core.runtime import current_wake
 
@@ -56,6 +57,45 @@ cdef class Canceller:
         with self.guard():
             if wake in self.waiting:           # not where this thread forked meanwhile
                 self.waiting.remove(wake)
+
+
+# What is ambient: None, or the context entered last, what holds inside its block, and what was ambient outside.
+ambient = ContextVar("pooledhttp.context", default=None)
+
+
+cdef class Ambient(Canceller):
+    """A context, ambient inside its `with` block. Compiled, for so no handler of a signal may raise between the steps of entering and leaving."""
+
+    def __enter__(self):
+        cdef object outer = ambient.get()
+        cdef object effective = self if outer is None else self._and(outer[1])
+        self._use.ambient = True
+        ambient.set((self, effective, outer))
+        return self
+
+    def __exit__(self, *exc):
+        cdef object entered = ambient.get()
+        if entered is None or entered[0] is not self:
+            raise RuntimeError("a context is left in another order than the contexts were entered")
+        ambient.set(entered[2])
+
+
+cdef class Leaving:
+    """A `with` block of a context, cancelled when that is left."""
+
+    cdef object context
+
+    def __init__(self, context):
+        self.context = context
+
+    def __enter__(self):
+        return self.context.__enter__()
+
+    def __exit__(self, *exc):
+        try:
+            self.context.__exit__(*exc)
+        finally:
+            self.context.cancel("its scope was left")
 
 
 def pause(int64_t until, Canceller cancel=None) -> bool:

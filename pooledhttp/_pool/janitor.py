@@ -55,6 +55,7 @@ class Janitor:
         self._nudged = threading.Event()
         self._wake: WakeHandle | None = None                  # the thread's, while it waits for what is drained
         self._thread: threading.Thread | None = None
+        self._runs: threading.Thread | None = None            # that same one, once it took up its work: nobody else ends it from then on
 
     def watch(self, pool: Sweepable) -> None:
         """Something idles in `pool`."""
@@ -120,9 +121,13 @@ class Janitor:
             # Not under the lock: starting waits for threading's own lock, and whoever has that may be collecting a response, which comes here.
             thread.start()
         except BaseException:
+            stranded = []
             with self._lock:
-                if self._thread is thread:
+                if self._thread is thread and self._runs is not thread:
                     self._thread = None        # one that did start finds itself replaced
+                    stranded, self._drains = self._drains, stranded        # others may have counted on it meanwhile
+            for _, answer in stranded:
+                answer.drain_end()
             raise
 
     def nudge(self) -> None:
@@ -135,6 +140,10 @@ class Janitor:
     def _run(self) -> None:
         me = threading.current_thread()
         swept = time.monotonic()
+        with self._lock:
+            if self._thread is not me:
+                return
+            self._runs = me
         while self._thread is me:
             while self._news:
                 self._news.popleft()()

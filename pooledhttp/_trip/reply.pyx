@@ -186,11 +186,11 @@ cdef class Reply(Exchange):
             self.close()                   # asked for meanwhile
 
     cdef object _check(self):
-        if self.stage == XS_DONE:
+        if self.stage == XS_DONE and not self.draining:        # what is drained is the janitor's, and its end is not the reader's
             return
         if self.failed is not None:
             raise self.failed
-        if self.closed or self.slot == NULL:
+        if self.closed or self.draining or self.slot == NULL:
             raise errors.StreamClosed("the response is closed")
 
     cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1:
@@ -267,6 +267,8 @@ cdef class Reply(Exchange):
 
     cdef bint may_drain(self) noexcept nogil:
         # Whether the connection could serve again once the answer is read to its end.
+        if self.stage != XS_HEAD and (self.facts.conn_close or (self.facts.minor == 0 and not self.facts.conn_keep_alive)):
+            return False
         return not (self.sending or self.t_sent == 0 or self.send_broke or self.framing == FR_FALLBACK or self.framing == FR_CLOSE
                     or self.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE) or self.slot.interrupted or (self.framing == FR_LENGTH and self.left > DRAIN))
 

@@ -27,16 +27,19 @@ from pooledhttp.flow import Flow, Route
 from pooledhttp.headers import Headers
 from pooledhttp.request import Request
 from pooledhttp.response import Response
+from pooledhttp.trace import Trace
 from pooledhttp.transport import Transport
 from pooledhttp.url import URL, unescape
 
 if TYPE_CHECKING:
     from pooledhttp.client import Client
+    from pooledhttp.conninfo import ConnInfo
 
 _NAME = "pooledhttp"
 _SCHEMA = "https://opentelemetry.io/schemas/1.27.0"
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 _BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)         # seconds, as advised
+_LIFETIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)            # seconds, as advised
 # Names in a query whose values are secrets of the great clouds' signed URLs, as the conventions list them.
 SECRETS = frozenset(("AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"))
 # What an exporter sets around its own requests.
@@ -58,6 +61,9 @@ class _Instruments:
         meter = provider.get_meter(_NAME, __version__, schema_url=_SCHEMA)
         self.duration = meter.create_histogram("http.client.request.duration", unit="s", description="Duration of HTTP client requests.",
                                                explicit_bucket_boundaries_advisory=_BOUNDARIES)
+        self.lifetime = meter.create_histogram("http.client.connection.duration", unit="s",
+                                               description="The duration of the successfully established outbound HTTP connections.",
+                                               explicit_bucket_boundaries_advisory=_LIFETIMES)
         self.transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         meter.create_observable_up_down_counter(
             "http.client.open_connections", callbacks=[self.observe], unit="{connection}",
@@ -220,6 +226,31 @@ class _Observed(Flow):
         if any(otel_context.get_value(key) for key in _SUPPRESSED):
             return super()._sent(route, request, unread)
         return self._telemetry.exchange(super()._sent, route, request, unread, resends)
+
+
+class ConnectionTrace(Trace):
+    """`Transport(trace=ConnectionTrace)`: measures how long its connections lived (`http.client.connection.duration`, seconds), as each is closed.
+
+    A subclass may say another `meter_provider` than the global one. A connection that served no request is not measured.
+    """
+
+    meter_provider: MeterProvider | None = None
+    # Of connections that served: when each was made, and to where. An id is its pool's own, so it takes both.
+    _born: dict[tuple[int, Any, Any], tuple[float, str]] = {}
+
+    def got_conn(self, info: ConnInfo) -> None:
+        if not info.reused:
+            self._born[info.id, info.local_addr, info.remote_addr] = perf_counter(), self.key
+
+    def closed(self, reason: str, info: ConnInfo) -> None:
+        born = self._born.pop((info.id, info.local_addr, info.remote_addr), None)
+        if born is None:
+            return
+        address, port = _server(born[1])
+        attributes: dict[str, str | int] = {"server.address": address, "url.scheme": born[1].partition("://")[0]}
+        if port is not None:
+            attributes["server.port"] = port
+        _instruments_of(self.meter_provider or metrics.get_meter_provider()).lifetime.record(perf_counter() - born[0], attributes)
 
 
 def instrument(client: Client, *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None,

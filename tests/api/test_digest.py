@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pooledhttp import DigestAuth, Request, Response
+from pooledhttp.challenges import parse_params
 from pooledhttp.content import BodySource
 from tests.support.digest import Digest
 
@@ -317,3 +318,36 @@ def test_as_a_function() -> None:
     assert "authorization" not in auth(Request("GET", URL)).headers
     exchange(auth, server, Request("GET", URL))
     assert server.answer("GET", "/dir/index.html?a=b", auth(Request("GET", URL)).headers["authorization"])[0] == 200
+
+
+def _counts(*said: tuple[int, str, str]) -> list[tuple[str, str]]:
+    """The nonces and counts that an auth uses for requests whose answers are (status, nonce, nextnonce), each begun when the one before has ended."""
+    auth = DigestAuth("u", "p")
+    out = []
+    for status, nonce, following in said:
+        flow = auth.auth_flow(Request("GET", "http://a.test/"))
+        request = next(flow)
+        fields = {"WWW-Authenticate": f'Digest realm="r", nonce="{nonce}", qop="auth"'}
+        if status == 401:
+            request = flow.send(Response(401, headers=fields))
+        params = parse_params(request.headers["authorization"].removeprefix("Digest "))
+        out.append((params["nonce"], params["nc"]))
+        with pytest.raises(StopIteration):
+            flow.send(Response(200, headers={"Authentication-Info": f'nextnonce="{following}"'} if following else {}))
+    return out
+
+
+def test_a_nextnonce_that_comes_late_is_counted_on() -> None:
+    assert _counts((401, "a", "b"), (200, "", "c"), (200, "", "b"), (200, "", "")) == [
+        ("a", "00000001"), ("b", "00000001"), ("c", "00000001"), ("b", "00000002")]
+
+
+def test_a_nonce_that_several_threads_were_given_is_counted_once() -> None:
+    auth = DigestAuth("u", "p")
+    flows = [auth.auth_flow(Request("GET", "http://a.test/")) for _ in range(3)]
+    for flow in flows:
+        assert "authorization" not in next(flow).headers
+    asked = Response(401, headers={"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth", algorithm=MD5-sess'})
+    said = [parse_params(flow.send(asked).headers["authorization"].removeprefix("Digest ")) for flow in flows]
+    assert [params["nc"] for params in said] == ["00000001", "00000002", "00000003"]
+    assert len({params["cnonce"] for params in said}) == 1

@@ -509,3 +509,13 @@ def test_a_progress_that_raises_ends_the_loop(client: Client, spy: Spy, server: 
         list(client.map([server.url + "/number/1", *[server.url + "/held"] * 8], progress=progress, return_exceptions=True, **pool))
     assert spy.stats().active == 0
     assert mapping_threads() == []
+
+
+@pytest.mark.parametrize("options", [{"headers": {"a": "b"}}, {"params": {"a": "b"}}, {"cookies": {"a": "b"}}, {"json": {}}])
+def test_a_request_that_is_made_takes_no_options_that_make_one(options: dict[str, Any]) -> None:
+    """They would be left out without a word."""
+    with Client(transport=MockTransport(lambda request: Response(200))) as client:
+        request = Request("GET", "http://a.test/")
+        made, refused = client.map(["http://a.test/", request], return_exceptions=True, **options)
+        assert isinstance(made, Response) and isinstance(refused, TypeError)
+        assert refused.request is request  # type: ignore[attr-defined]

@@ -105,7 +105,8 @@ def test_one_transport_a_process_and_not_one_a_task(seen: dict[str, Any]) -> Non
     threads = 2 if seen["make"] == "dask" else 1
     tasks = seen["tasks"]
     assert tasks["right"] and 1 <= tasks["processes"] <= 2
-    assert 1 <= tasks["connections"] <= 2 * threads
+    # A thread that found none idle may have dialed in vain: what came first served it, and the other was pooled.
+    assert 1 <= tasks["connections"] <= 2 * 2 * threads
 
 
 def test_map(seen: dict[str, Any]) -> None:

@@ -223,6 +223,7 @@ def test_interim_responses(interim: bytes, peer: MakePeer, traced: MakeClient, r
         conn.send(interim)
         assert go.wait(10)
         conn.send(interim + respond(b"late"))
+        conn.recv_until_closed()
 
     record.during["got_1xx"] = go.set          # live: the rest comes only when the first was told
     assert traced().get(peer(script).url()).content == b"late"
@@ -239,6 +240,7 @@ def test_expect_100_continue(peer: MakePeer, traced: MakeClient, record: Record)
         conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         conn.recv_body(head)
         conn.send(respond(b"taken"))
+        conn.recv_until_closed()
 
     client = traced(expect_continue_timeout=10.0)
     assert client.post(peer(script).url(), content=b"x" * 100, headers={"Expect": "100-continue"}).content == b"taken"
@@ -250,10 +252,10 @@ def test_417_makes_it_begin_again(peer: MakePeer, traced: MakeClient, record: Re
         head = conn.recv_head()
         if i == 0:
             conn.send(respond(status=417, reason="Expectation Failed"))
-            conn.recv_until_closed()
         else:
             conn.recv_body(head)
             conn.send(respond(b"taken"))
+        conn.recv_until_closed()
 
     assert traced().post(peer(script).url(), content=b"x", headers={"Expect": "100-continue"}).content == b"taken"
     assert record.names == [*FRESH[:4], "first_byte", "wrote_request", "closed", *FRESH]

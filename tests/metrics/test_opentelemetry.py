@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
 from pooledhttp import Client, ConnectError, Context, DeadlineExceeded, MockTransport, Request, Response, Retry
-from pooledhttp.adapters.opentelemetry import SECRETS, instrument, uninstrument
+from pooledhttp.adapters.opentelemetry import SECRETS, ConnectionTrace, instrument, uninstrument
 from pooledhttp.fanout import Fetch
 from tests.api.server import Server
 
@@ -279,3 +279,18 @@ def test_mistakes() -> None:
         with pytest.raises(TypeError):
             instrument(client, **wrong)  # type: ignore[arg-type]
     assert client._flow.__module__ == "pooledhttp.flow"
+
+
+def test_how_long_connections_lived(kept: Kept, server: Server) -> None:
+    class Measured(ConnectionTrace):
+        meter_provider = kept.meter_provider
+
+    with Client(trace=Measured, timeout=10) as client:
+        for _ in range(3):
+            client.get(server.url + "/echo")
+        assert kept.points("http.client.connection.duration") == []          # it lives
+    (point,) = kept.points("http.client.connection.duration")
+    host, port = server.url.partition("://")[2].split(":")
+    assert dict(point.attributes) == {"server.address": host, "server.port": int(port), "url.scheme": "http"}
+    assert (point.count, 0 < point.sum < 10) == (1, True)
+    assert ConnectionTrace._born == {}
