@@ -7,6 +7,7 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pooledhttp._core import runtime
 from pooledhttp.transport import Canceller
 
 if TYPE_CHECKING:
@@ -180,4 +181,4 @@ def _after_fork_in_child() -> None:
         before.epoll.close()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+runtime.at_fork(_after_fork_in_child)

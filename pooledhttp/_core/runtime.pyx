@@ -14,8 +14,29 @@ import os
 import sys
 import threading
 
+cdef extern from *:
+    """
+    /* Set in every forked child, also in one that Python was not told of (uWSGI's, unless it is configured to), until `settle`. */
+    static volatile int ph_unsettled;
+    static void ph_in_child(void) { ph_unsettled = 1; }
+    static int ph_watch_forks(void) { return pthread_atfork(NULL, NULL, ph_in_child); }
+    static int ph_is_unsettled(void) { return ph_unsettled; }
+    static void ph_is_settled(void) { ph_unsettled = 0; }
+    """
+    int ph_watch_forks()
+    bint ph_is_unsettled() noexcept nogil
+    void ph_is_settled() noexcept nogil
+
 cdef extern from "Python.h":
     void PyErr_Restore(PyObject* kind, PyObject* value, PyObject* trace)          # takes its arguments' references
+    ctypedef struct PyInterpreterState:
+        pass
+    PyInterpreterState* PyInterpreterState_Get()
+    PyInterpreterState* PyInterpreterState_Main()
+
+if PyInterpreterState_Get() != PyInterpreterState_Main():
+    # Who works without the GIL takes it by PyGILState_Ensure, which knows the main interpreter alone.
+    raise ImportError("this is a subinterpreter")
 
 cdef enum:
     KEEP = 64                  # free buffers kept: at most 5 MiB, only as many as were ever in use at once
@@ -25,6 +46,7 @@ cdef char* _free[KEEP]
 cdef int _n_free = 0
 cdef int _out = 0              # buffers in use
 cdef int _wakes = 0            # wake descriptors open
+cdef int _forks = 0            # between the first process and this one
 pthread_mutex_init(&_lock, NULL)
 # Wrong only where Python before 3.13 first imported `threading` in another thread; its main thread then waits unsliced.
 cdef unsigned long _main = threading.main_thread().ident or 0
@@ -177,12 +199,48 @@ def live() -> dict:
     return {"buffers": ph_load_int(&_out), "wakes": ph_load_int(&_wakes)}
 
 
+cdef bint unsettled() noexcept nogil:
+    return ph_is_unsettled()
+
+
+cdef int forks() noexcept nogil:
+    return _forks + ph_is_unsettled()
+
+
+def generation() -> int:
+    """How many forks lie between the first process and this one: another number means another process."""
+    return forks()
+
+
+cdef list _hooks = []
+
+
+def at_fork(hook) -> None:
+    """Have `hook()` called in a forked child, before anything else of ours runs there: in the order in which they were given."""
+    _hooks.append(hook)
+
+
+def settle() -> None:
+    """In a forked child, once: let go of what is the parent's. By itself where Python knows of the fork, else at the first use."""
+    if ph_is_unsettled():
+        forget_threads()
+        for hook in list(_hooks):
+            hook()
+
+
 def forget_threads() -> None:
     """After fork: the other threads' wake handles are not ours, the lock may have been held, and who forked is the main thread."""
-    global _local, _main
+    global _forks, _local, _main
+    ph_is_settled()
+    _forks += 1
     _main = ph_self()
     pthread_mutex_init(&_lock, NULL)
     _local = threading.local()
+
+
+if ph_watch_forks() != 0:
+    raise MemoryError()
+os.register_at_fork(after_in_child=settle)
 
 
 def gil_releases() -> int:

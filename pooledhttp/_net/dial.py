@@ -10,7 +10,9 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakSet
 
 from pooledhttp import errors
 from pooledhttp._net.connecting import FOREVER, Connecting, attempt_end, foreign, interleave, seconds, sooner
@@ -35,6 +37,15 @@ Woken: TypeAlias = "Callable[[], bool] | None"
 # What a SOCKS proxy says of an address; another one of the same name may be better.
 _OF_THE_ADDRESS = frozenset((1, 3, 4, 5, 6, 8))
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0) | socket.MSG_DONTWAIT
+
+_dials: WeakSet[Dial] = WeakSet()
+
+
+def reset_after_fork() -> None:
+    """In the child: closes the copies of what other threads were connecting, or the parent's close would reach no server while the child lives."""
+    for dial in list(_dials):
+        if dial._runner != get_ident():          # its own goes on
+            dial.abandon()
 
 
 class _Shake:
@@ -68,6 +79,8 @@ class Dial(Connecting):
     def __init__(self, spec: DialSpec, connect_ns: int = FOREVER, tls_ns: int = FOREVER) -> None:
         super().__init__(spec, connect_ns)
         self._tls_ns = tls_ns
+        self._runner = 0                      # the thread that ran it last
+        _dials.add(self)
         self.ticket: Ticket | None = None     # a helper's, where one is to finish it
         self._phase = "new"
         self._lookup: Lookup | None = None
@@ -92,6 +105,7 @@ class Dial(Connecting):
         Raises ConnectTimeout, TLSHandshakeTimeout, DeadlinePassed, DNSError, ConnectError, ConnectRefusedByFilter, ProxyError,
         CertificateError, TLSError; whatever is raised, no socket is left open.
         """
+        self._runner = get_ident()
         try:
             if self._phase == "new":
                 self._begin()

@@ -11,7 +11,7 @@ import pytest
 from tests.meta.sources import ROOT, files, module_name
 
 FLOORS: dict[int, tuple[str, ...]] = {
-    0: ("_typing", "errors", "conninfo", "stats", "trace", "_core"),
+    0: ("_typing", "_supported", "errors", "conninfo", "stats", "trace", "_core"),
     1: ("_proto",),
     2: ("_net", "_pool"),
     3: ("_conn",),
