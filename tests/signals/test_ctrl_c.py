@@ -223,11 +223,13 @@ def executed(url: str) -> None:
 def test_the_process_wide_client(place: Stage, call: Callable[[str], object], ring: Callable[[], None]) -> None:
     several = call in (completed, executed)
     transport = pooledhttp.default_transport()
+    names = (f"here{n}" for n in itertools.count())          # a slow server may meet requests of the round before, long given up, only now
 
     def meet() -> float:
         before = transport.stats()
-        stall = place.plain.new("here")
-        took = strike(lambda: call(place.plain.url("/body/here")), lambda: stall.began, ring)
+        name = next(names)
+        stall = place.plain.new(name)
+        took = strike(lambda: call(place.plain.url(f"/body/{name}")), lambda: stall.began, ring)
         # Of the threads, one may have been cancelled before it dialed.
         until(lambda: transport.stats().active + transport.stats().dialing == 0, "the end of all requests", 0.0 if not several else BOUND)
         after = transport.stats()
