@@ -31,9 +31,13 @@ class Child:
     def __init__(self, *args: str, whole: bool = False, **environment: str) -> None:
         self.master, slave = pty.openpty()
         env = {**os.environ, "TERM": "xterm", **environment}
-        self.process = subprocess.Popen([sys.executable, "-m", "pooledhttp", *args], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
-                                        stdout=slave if whole else subprocess.PIPE, stderr=slave)
-        os.close(slave)
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)          # under nohup it is ignored, and the command would rightly ignore it too
+        try:
+            self.process = subprocess.Popen([sys.executable, "-m", "pooledhttp", *args], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
+                                            stdout=slave if whole else subprocess.PIPE, stderr=slave)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+            os.close(slave)
         self.seen = b""
 
     def read(self, until: bytes | None = None, timeout: float = 20) -> str:
