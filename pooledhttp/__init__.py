@@ -1,4 +1,5 @@
 """Go's net/http client, for threaded Python: a compiled, pooled, synchronous HTTP client with hard deadlines."""
+from pooledhttp import _supported as _supported  # isort: skip - first of all
 from pooledhttp._pool.stats import PoolStats
 from pooledhttp._typing import TYPE_CHECKING as _TYPE_CHECKING
 from pooledhttp._typing import Any as _Any

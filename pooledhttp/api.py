@@ -1,9 +1,9 @@
 """The process-wide client, and the functions that work on it."""
 from __future__ import annotations
 
-import os
 from threading import RLock
 
+from pooledhttp._core.runtime import at_fork
 from pooledhttp._typing import TYPE_CHECKING
 from pooledhttp._version import __version__
 from pooledhttp.client import Client, StreamContext
@@ -40,7 +40,7 @@ def _after_fork_in_child() -> None:
     _lock = RLock()                  # another thread of the parent may have held it
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
 
 
 def get(url: str, **options: Unpack[Options]) -> Response:

@@ -1,13 +1,13 @@
 """Cookies: a mapping over `http.cookiejar`'s jar, safe to share among threads. The jar is made, and its module imported, with the first cookie."""
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from copy import copy
 from threading import RLock
 from weakref import WeakSet
 
+from pooledhttp._core.runtime import at_fork
 from pooledhttp._typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _after_fork_in_child() -> None:
         jar._cookies_lock = RLock()  # type: ignore[attr-defined]
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
 
 
 class CookieConflict(RuntimeError):

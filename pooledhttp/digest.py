@@ -8,6 +8,7 @@ from itertools import count
 from threading import RLock
 from weakref import WeakSet
 
+from pooledhttp._core.runtime import at_fork
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.auth import Auth, as_bytes
 from pooledhttp.challenges import Challenge, parse_challenges, parse_params
@@ -165,7 +166,7 @@ def _after_fork_in_child() -> None:
         memory.nonces = {}
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
 
 
 class DigestAuth(Auth):

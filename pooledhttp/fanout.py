@@ -13,7 +13,7 @@ from threading import Event, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pooledhttp._core.runtime import slice_ns
+from pooledhttp._core.runtime import generation, slice_ns
 from pooledhttp.context import Context, in_force
 from pooledhttp.errors import Cancelled, Error
 from pooledhttp.progress import check, reporter
@@ -336,6 +336,7 @@ class _Loop:
         self.outstanding = 0                    # taken and not yet yielded
         self.unfinished = 0                     # taken and not yet done
         self.count = 0                          # done
+        self.process = generation()             # whose threads work for it
 
     def take(self, item: Any) -> None:
         task = _Task(item)
@@ -368,6 +369,8 @@ class _Loop:
 
     def turn(self) -> _Task:
         while not self.has_turn():
+            if self.process != generation():
+                raise RuntimeError("this loop over responses was begun before the fork, and its workers are the parent's: begin another")
             self.collect(self.crew.wait())
         self.outstanding -= 1
         return self.taken.popleft() if self.ordered else self.ready.popleft()

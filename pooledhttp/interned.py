@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from typing import Any
 
+from pooledhttp._core.runtime import at_fork
 from pooledhttp.transport import Transport, default_transport
 
 # So many that no client uses now are kept, for the next task that brings their client along.
@@ -137,4 +138,4 @@ def _after_fork_in_child() -> None:
     _lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -6,7 +6,9 @@ import select
 import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
+from pooledhttp._core import runtime
 from pooledhttp.transport import Canceller
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 # How long the thread that watches stays after the last one has gone, at most, in seconds.
 _IDLE = 0.25
 _REASON = "cancelled by the process that asked for it"
+
+
+_lines: WeakSet[Line] = WeakSet()
 
 
 class Line:
@@ -31,6 +36,16 @@ class Line:
         self._told = False
         self._ended = False
         self._lock = threading.RLock()             # a signal's handler may cancel
+        _lines.add(self)
+
+    def forsake(self) -> None:
+        """In a forked child: the FIFO is the parent's, to write to and to take away."""
+        self._lock = threading.RLock()
+        self._ended = True
+        self._directory = ""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def address(self) -> tuple[str, str] | None:
         """Where to hear it: (machine and file system, path of the FIFO). None where there can be none: no room for temporary files."""
@@ -174,10 +189,12 @@ def _after_fork_in_child() -> None:
     # The thread stayed in the parent, and a copy of its epoll would hear for both.
     global _watch
     before, _watch = _watch, _Watch()
+    for line in list(_lines):
+        line.forsake()
     for fd in before.heard:
         os.close(fd)
     if before.epoll is not None:
         before.epoll.close()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+runtime.at_fork(_after_fork_in_child)

@@ -7,6 +7,7 @@ from functools import partial
 from time import time
 from weakref import WeakKeyDictionary, WeakSet
 
+from pooledhttp._core.runtime import at_fork
 from pooledhttp._typing import TYPE_CHECKING, Any
 from pooledhttp.errors import (
     CertificateError,
@@ -261,4 +262,4 @@ def _after_fork_in_child() -> None:
         budgets._lock = threading.RLock()        # another thread of the parent may have held it
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -406,14 +406,14 @@ def _after_fork_in_child() -> None:
     # The parent's connections are not ours: our copies of the descriptors are closed without a word on the wire.
     global _default_lock
     _default_lock = threading.RLock()
-    runtime.forget_threads()
     eager.reset()
     openssl.reset_after_fork()
     drained = janitor.reset_after_fork()
-    for name in ("tlsconfig", "helpers", "proxy"):
-        module = sys.modules.get(f"pooledhttp._net.{name}")
-        if module is not None:
-            (module.shared if name == "helpers" else module).reset_after_fork()
+    for name in ("dial", "tlsconfig", "helpers", "proxy"):
+        module: Any = sys.modules.get(f"pooledhttp._net.{name}")
+        reset = getattr(module.shared if name == "helpers" and hasattr(module, "shared") else module, "reset_after_fork", None)
+        if reset is not None:                        # else another thread was just importing it
+            reset()
     for transport in list(_all):
         transport._orphans = {}
         transport._lock = threading.RLock()
@@ -423,4 +423,6 @@ def _after_fork_in_child() -> None:
     del drained
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+runtime.at_fork(_after_fork_in_child)
+# Imports are waited for after this: a thread that comes out of OpenSSL may begin one.
+os.register_at_fork(before=openssl.before_fork, after_in_parent=openssl.after_fork_in_parent)

@@ -13,7 +13,7 @@ from pooledhttp._conn.connection cimport (
     provisional, see_coding,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
-from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main
+from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main, unsettled
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, ST_AGAIN, ST_EOF, ST_FILE,
     ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TELL, ST_TIMEOUT, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
@@ -73,7 +73,7 @@ cdef class H1Connection(Connection):
         return self.stream.probe()
 
     cdef void interrupt(self) noexcept nogil:
-        if self.stream.fd >= 0:
+        if self.stream.fd >= 0 and not unsettled():       # else the parent's
             c_shutdown(self.stream.fd, 2)
 
     cdef void close(self, int reason) noexcept nogil:

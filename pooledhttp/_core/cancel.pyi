@@ -1,4 +1,5 @@
 from contextvars import ContextVar
+from threading import RLock
 from typing import Any
 
 from typing_extensions import Self
@@ -6,6 +7,7 @@ from typing_extensions import Self
 class Canceller:
     reason: Any
     drains: bool
+    def guard(self) -> RLock: ...
     def cancel(self, reason: Any = None) -> None: ...
     @property
     def cancelled(self) -> bool: ...

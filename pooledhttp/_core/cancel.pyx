@@ -3,7 +3,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from pooledhttp._core.compat cimport EINTR, POLLIN, errno, ph_gil_releases, ph_load_int, ph_now, ph_poll, ph_store_int, pollfd
-from pooledhttp._core.runtime cimport SLICE, WakeHandle, on_main, wake_clear
+from pooledhttp._core.runtime cimport SLICE, WakeHandle, forks, on_main, wake_clear
 
 import os
 import threading
@@ -18,10 +18,22 @@ cdef class Canceller:
     def __cinit__(self):
         self.lock = threading.RLock()          # a finalizer may come in the midst
         self.waiting = []
+        self.generation = forks()
+
+    cpdef object guard(self):
+        """Its lock. In a forked child a new one: a thread that is not here may have held the parent's; and whoever waited is the parent's to wake."""
+        if self.generation != forks():
+            lock, waiting = threading.RLock(), []
+            if self.generation != forks():         # from here to the end no other thread can come between
+                before = self.lock, self.waiting
+                self.lock, self.waiting = lock, waiting
+                self.generation = forks()
+                del before
+        return self.lock
 
     def cancel(self, reason=None) -> None:
         """End what was given this canceller, now and later. Only the first reason counts."""
-        with self.lock:
+        with self.guard():
             if not ph_load_int(&self.flag):
                 self.reason = reason
             ph_store_int(&self.flag, 1)
@@ -38,12 +50,13 @@ cdef class Canceller:
 
     cdef object enter(self, WakeHandle wake):
         # A list: one thread may be inside twice (a request made by an upload's generator).
-        with self.lock:
+        with self.guard():
             self.waiting.append(wake)
 
     cdef object leave(self, WakeHandle wake):
-        with self.lock:
-            self.waiting.remove(wake)
+        with self.guard():
+            if wake in self.waiting:           # not where this thread forked meanwhile
+                self.waiting.remove(wake)
 
 
 # What is ambient: None, or the context entered last, what holds inside its block, and what was ambient outside.

@@ -18,6 +18,12 @@ cdef struct Wake:
     int refs
 
 
+cdef int unsettled_flag
+
+cdef inline bint unsettled() noexcept nogil:  # in a forked child that has not called settle()
+    return unsettled_flag
+
+cdef int forks() noexcept nogil               # see generation()
 cdef bint on_main() noexcept nogil            # this thread runs the handlers of signals
 cdef char* buffer_take() noexcept nogil        # BUFFER_SIZE bytes; NULL where memory is out
 cdef void buffer_give(char* buf) noexcept nogil

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 from pooledhttp._core.compat cimport (
-    c_close, errno, ph_add_int, ph_gil_releases, ph_load_int, ph_self, ph_wake_drain, ph_wake_open, ph_wake_write, pthread_mutex_init,
+    c_close, errno, ph_add_int, ph_gil_releases, ph_load_int, ph_now, ph_poll, ph_self, ph_wake_drain, ph_wake_open, ph_wake_write, pthread_mutex_init,
     pthread_mutex_t, pthread_mutex_trylock, pthread_mutex_unlock,
 )
 
@@ -14,10 +14,29 @@ import os
 import sys
 import threading
 
+cdef extern from *:
+    """
+    /* Also in a child that Python was not told of (uWSGI's, unless it is configured to). */
+    static int *ph_flag;
+    static void ph_in_child(void) { *ph_flag = 1; }
+    static int ph_watch_forks(int *flag) { ph_flag = flag; return pthread_atfork(NULL, NULL, ph_in_child); }
+    """
+    int ph_watch_forks(int* flag)
+
 cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident()
     void PyErr_Restore(PyObject* kind, PyObject* value, PyObject* trace)          # takes its arguments' references
+    ctypedef struct PyInterpreterState:
+        pass
+    PyInterpreterState* PyInterpreterState_Get()
+    PyInterpreterState* PyInterpreterState_Main()
+
+if PyInterpreterState_Get() != PyInterpreterState_Main():
+    # Who works without the GIL takes it by PyGILState_Ensure, which knows the main interpreter alone.
+    raise ImportError("this is a subinterpreter")
 
 cdef enum:
+    IMPORT_MAX = 500000000     # ns: a module that takes longer to import does not keep a fork
     KEEP = 64                  # free buffers kept: at most 5 MiB, only as many as were ever in use at once
 
 cdef pthread_mutex_t _lock
@@ -25,6 +44,7 @@ cdef char* _free[KEEP]
 cdef int _n_free = 0
 cdef int _out = 0              # buffers in use
 cdef int _wakes = 0            # wake descriptors open
+cdef int _forks = 0            # between the first process and this one
 pthread_mutex_init(&_lock, NULL)
 # Wrong only where Python before 3.13 first imported `threading` in another thread; its main thread then waits unsliced.
 cdef unsigned long _main = threading.main_thread().ident or 0
@@ -177,12 +197,68 @@ def live() -> dict:
     return {"buffers": ph_load_int(&_out), "wakes": ph_load_int(&_wakes)}
 
 
+cdef int forks() noexcept nogil:
+    return _forks + unsettled_flag
+
+
+def generation() -> int:
+    """How many forks lie between the first process and this one: another number means another process."""
+    return forks()
+
+
+cdef list _hooks = []
+
+
+def at_fork(hook) -> None:
+    """Have `hook()` called in a forked child, before anything else of ours runs there: in the order in which they were given."""
+    _hooks.append(hook)
+
+
+def settle() -> None:
+    """In a forked child, once: let go of what is the parent's. By itself where Python knows of the fork, else at the first use."""
+    if unsettled_flag:
+        forget_threads()
+        for hook in list(_hooks):
+            hook()
+
+
+cdef bint _others_import():
+    cdef object me = PyThread_get_thread_ident()
+    for ref in list(getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {}).values()):
+        owner = getattr(ref(), "owner", None)
+        if owner is not None and owner != me:
+            return True
+    return False
+
+
+def wait_for_imports() -> None:
+    """Returns when no other thread imports anything, or after 0.5 s.
+
+    Python keeps a lock for each module that is being imported, and in a forked child nobody opens one that another thread had: the child's first import of
+    that module would hang. Much of ours is imported when first needed, which in a server is when its threads make their first requests.
+    """
+    cdef int64_t until
+    if _others_import():
+        until = ph_now() + IMPORT_MAX
+        while _others_import() and ph_now() < until:
+            with nogil:
+                ph_poll(NULL, 0, 1000000)
+
+
 def forget_threads() -> None:
     """After fork: the other threads' wake handles are not ours, the lock may have been held, and who forked is the main thread."""
-    global _local, _main
+    global _forks, _local, _main, unsettled_flag
+    unsettled_flag = 0
+    _forks += 1
     _main = ph_self()
     pthread_mutex_init(&_lock, NULL)
     _local = threading.local()
+
+
+if ph_watch_forks(&unsettled_flag) != 0:
+    raise MemoryError()
+# Before a fork the last registered is called first, and after it the first.
+os.register_at_fork(before=wait_for_imports, after_in_child=settle)
 
 
 def gil_releases() -> int:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, TypeAlias
 
 from pooledhttp import errors
@@ -35,6 +36,17 @@ Woken: TypeAlias = "Callable[[], bool] | None"
 # What a SOCKS proxy says of an address; another one of the same name may be better.
 _OF_THE_ADDRESS = frozenset((1, 3, 4, 5, 6, 8))
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0) | socket.MSG_DONTWAIT
+
+# Under way, begun and neither done nor given up. Not weak: the callback of a weak reference is Python's, and what a signal's handler raises in it is lost.
+_dials: set[Dial] = set()
+
+
+def reset_after_fork() -> None:
+    """In the child: closes the copies of what other threads were connecting, or the parent's close would reach no server while the child lives."""
+    for dial in list(_dials):
+        if dial._runner != get_ident():          # its own goes on
+            dial.tale = None                     # a hook may want a lock that its thread had; and it is the parent's to tell
+            dial.abandon()
 
 
 class _Shake:
@@ -68,6 +80,7 @@ class Dial(Connecting):
     def __init__(self, spec: DialSpec, connect_ns: int = FOREVER, tls_ns: int = FOREVER) -> None:
         super().__init__(spec, connect_ns)
         self._tls_ns = tls_ns
+        self._runner = 0                      # the thread that ran it last
         self.ticket: Ticket | None = None     # a helper's, where one is to finish it
         self._phase = "new"
         self._lookup: Lookup | None = None
@@ -92,8 +105,10 @@ class Dial(Connecting):
         Raises ConnectTimeout, TLSHandshakeTimeout, DeadlinePassed, DNSError, ConnectError, ConnectRefusedByFilter, ProxyError,
         CertificateError, TLSError; whatever is raised, no socket is left open.
         """
+        self._runner = get_ident()
         try:
             if self._phase == "new":
+                _dials.add(self)
                 self._begin()
             while True:
                 if self._phase == "dns":
@@ -113,6 +128,7 @@ class Dial(Connecting):
             if self._phase != "steps":
                 raise RuntimeError("the dial is over")
             self._phase = "over"
+            _dials.discard(self)
             stream: Stream
             if self._tls is not None:
                 stream, self._tls = self._tls, None
@@ -136,6 +152,7 @@ class Dial(Connecting):
     def abandon(self, error: BaseException | None = None) -> None:
         """Give up: close whatever is open. May be called at any time when `run` is not running, and again. `error`: why."""
         self._phase = "over"
+        _dials.discard(self)
         under_way = list(self._attempts.values())
         while self._attempts:
             self._attempts.popitem()[1].sock.close()

@@ -21,3 +21,5 @@ cdef size_t direct_peek(Direct* d, char** p) noexcept nogil                     
 cdef void direct_drop(Direct* d, size_t n) noexcept nogil                       # so many bytes of it are taken
 cdef bint direct_more(Direct* d) noexcept nogil                                 # plaintext of a record already decrypted is left
 cdef object direct_error(Direct* d)                                             # the ssl.SSLError for `err`
+cdef void shake_enter() noexcept nogil                  # before a handshake's step by `ssl`: waits for a fork, and a fork for it
+cdef void shake_leave() noexcept nogil

@@ -10,6 +10,10 @@ subclass or a stand-in for `SSLObject`, OpenSSL linked into the interpreter - `d
 
 At its exit a process takes OpenSSL down while daemon threads may still run without the GIL. So whoever calls OpenSSL says `direct_enter` first. From
 the interpreter's exit on it answers no, and the GIL is taken for the calls: no thread gets that any more once OpenSSL is gone.
+
+A fork must not come while another thread has one of OpenSSL's own locks (its random numbers' above all, which a thread's first handshake sets up): in the
+child nobody would open it. So a fork waits until nobody is inside, neither there nor in a handshake or the making of a context (`shake_enter`); who comes
+meanwhile waits for the fork.
 """
 from cpython.object cimport PyObject
 
@@ -70,13 +74,19 @@ cdef extern from *:
         ph_leave(lane);
         return 0;
     }
-    static void ph_end(void) { __atomic_store_n(&ph_ending, 1, __ATOMIC_SEQ_CST); }
+    static void ph_end(void) { __atomic_or_fetch(&ph_ending, 1, __ATOMIC_SEQ_CST); }
+    /* Forks under way, each counted as 2 beside the 1 of the end. */
+    static void ph_fork_begins(void) { __atomic_add_fetch(&ph_ending, 2, __ATOMIC_SEQ_CST); }
+    static void ph_fork_is_done(void) { __atomic_sub_fetch(&ph_ending, 2, __ATOMIC_SEQ_CST); }
+    static int ph_forks(void) { return __atomic_load_n(&ph_ending, __ATOMIC_SEQ_CST) > 1; }
+    static int ph_shaking;
+    static int ph_shakes(int n) { return __atomic_add_fetch(&ph_shaking, n, __ATOMIC_SEQ_CST); }
     static int ph_inside(void) {
         int i, n = 0;
         for (i = 0; i < PH_LANES; i++) n += __atomic_load_n(&ph_lanes[i].n, __ATOMIC_SEQ_CST);
         return n;
     }
-    static void ph_nobody_inside(void) { memset(ph_lanes, 0, sizeof ph_lanes); }
+    static void ph_nobody_inside(void) { memset(ph_lanes, 0, sizeof ph_lanes); ph_shaking = 0; ph_ending &= 1; }
     """
     ctypedef struct ph_ssl_head:
         PyObject *Socket
@@ -102,6 +112,10 @@ cdef extern from *:
     bint ph_enter(unsigned lane) noexcept nogil
     void ph_leave(unsigned lane) noexcept nogil
     void ph_end() noexcept nogil
+    void ph_fork_begins() noexcept nogil
+    void ph_fork_is_done() noexcept nogil
+    bint ph_forks() noexcept nogil
+    int ph_shakes(int n) noexcept nogil
     int ph_inside() noexcept nogil
     void ph_nobody_inside() noexcept nogil
 
@@ -116,6 +130,7 @@ cdef enum:
     BIO_CTRL_INFO = 3          # BIO_get_mem_data
     PIECE = 1 << 30            # BIO_read and BIO_write take an int
     END_MAX = 1_000_000_000    # ns that the exit waits for who is inside: only a callback of the user's can stay there
+    FORK_MAX = 200_000_000     # ns that a fork waits for them, and they for a fork
 
 cdef int _state = 0            # 0: not looked at yet; 1: to be had; -1: not
 cdef bint _wanted = True
@@ -285,6 +300,49 @@ def end() -> None:
         ph_end()
         while ph_inside() > 0 and ph_now() < until:
             ph_poll(NULL, 0, 1000000)
+
+
+cdef void shake_enter() noexcept nogil:
+    cdef int64_t until = 0
+    ph_shakes(1)
+    while ph_forks():
+        ph_shakes(-1)
+        if until == 0:
+            until = ph_now() + FORK_MAX
+        ph_poll(NULL, 0, 500000)
+        ph_shakes(1)
+        if ph_now() >= until:
+            return
+
+
+cdef void shake_leave() noexcept nogil:
+    ph_shakes(-1)
+
+
+def guarded(work, *args):
+    """`work(*args)`, which works OpenSSL: a fork of another thread waits for it, for 200 ms at most."""
+    with nogil:
+        shake_enter()
+    try:
+        return work(*args)
+    finally:
+        shake_leave()
+
+
+def before_fork() -> None:
+    """Returns when nobody is inside OpenSSL by way of here; who comes from now on waits until the fork is done."""
+    cdef int64_t until
+    ph_fork_begins()
+    if ph_inside() + ph_shakes(0) > 0:
+        until = ph_now() + FORK_MAX
+        with nogil:
+            while ph_inside() + ph_shakes(0) > 0 and ph_now() < until:
+                ph_poll(NULL, 0, 200000)
+
+
+def after_fork_in_parent() -> None:
+    """Those who wait for the fork go on."""
+    ph_fork_is_done()
 
 
 def reset_after_fork() -> None:

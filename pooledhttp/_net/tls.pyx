@@ -19,11 +19,11 @@ from libc.string cimport memcpy
 
 from pooledhttp._core.clock cimport remaining
 from pooledhttp._core.compat cimport EBADF, EPIPE, c_close, ph_gil_releases, ph_now
-from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_give, buffer_take, on_main
+from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_give, buffer_take, on_main, unsettled
 from pooledhttp._core.status cimport ST_AGAIN, ST_EOF, ST_INTR, ST_IO, ST_NOMEM, ST_OK, ST_PROTO, ST_TIMEOUT, ST_TLS
 from pooledhttp._net.openssl cimport (
     direct_drop, direct_enter, direct_error, direct_fed, direct_feed, direct_leave, direct_made, direct_more, direct_open, direct_peek, direct_read,
-    direct_write,
+    direct_write, shake_enter, shake_leave,
 )
 from pooledhttp._net.records cimport records_follow
 from pooledhttp._net.stream cimport WAIT_READ, WAIT_WRITE
@@ -115,8 +115,13 @@ cdef class TlsStream(Stream):
         cdef bint done = self.established
         while True:
             if not done:
+                with nogil:
+                    shake_enter()
                 try:
-                    self.obj.do_handshake()
+                    try:
+                        self.obj.do_handshake()
+                    finally:
+                        shake_leave()
                     done = True
                 except WantRead:
                     pass
@@ -735,7 +740,7 @@ cdef class TlsStream(Stream):
         cdef int fd = self.fd
         if fd < 0:
             return
-        if graceful and self.established and self.out_n == 0 and not self.send_err and (not self.ended or self.ended == ST_EOF):
+        if graceful and not unsettled() and self.established and self.out_n == 0 and not self.send_err and (not self.ended or self.ended == ST_EOF):
             with gil:
                 self.say_goodbye()
             self.flush()

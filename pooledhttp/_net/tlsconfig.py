@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pooledhttp import errors
+from pooledhttp._net import openssl
 from pooledhttp._net.caenv import CA_VARIABLES, environments
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def _kept_context(wanted: TlsSettings) -> ssl.SSLContext:
     stamp = _stamp(wanted)
     with kept.lock:
         if kept.context is None or kept.stamp != stamp:
-            kept.context = _make_context(wanted)
+            kept.context = openssl.guarded(_make_context, wanted)
             kept.stamp = stamp
         return kept.context
 

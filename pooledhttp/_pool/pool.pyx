@@ -5,6 +5,7 @@ from libc.string cimport memset
 
 from pooledhttp._core.compat cimport POLLIN, ph_add_int, ph_gil_releases, ph_now, ph_poll, pollfd, pthread_mutex_init
 from pooledhttp._core.poolable cimport SL_ACTIVE, SL_CLAIMED, SL_CURSOR, SL_DEAD, SL_IDLE, Holder, Poolable, Slot
+from pooledhttp._core.runtime cimport unsettled
 from pooledhttp._core.status cimport RE_COUNT, RE_FORKED, RE_SERVER_CLOSED, RE_SHUTDOWN, ST_OK
 from pooledhttp._pool.core cimport (
     BATCH, W_CLOSED, W_OUT, Host, HostSlots, PoolCore, Waiter, Wakes, _condemn_locked, _expired_locked, _notify, _retire_locked, _serve_locked, _tell,
@@ -15,6 +16,7 @@ from pooledhttp._pool.lists cimport _lru_before, _lru_push, _lru_remove, _reoffe
 
 import threading
 
+from pooledhttp._core.runtime import settle
 from pooledhttp._pool.core import live
 from pooledhttp._pool.stats import CLOSE_REASONS, HostStats, PoolStats
 
@@ -329,6 +331,8 @@ cdef class Pool(PoolCore):
     def close_idle(self) -> None:
         """Close what is idle now, and what is given back until the next request."""
         cdef Slot* dead = NULL
+        if unsettled():
+            settle()
         with nogil:
             pool_lock(self)
             self.keep_none = 1
@@ -341,6 +345,8 @@ cdef class Pool(PoolCore):
         """No further request. What is in flight may finish; with `cancel`, it is ended, and what waits is told."""
         cdef Slot* dead = NULL
         cdef Host host
+        if unsettled():
+            settle()
         with nogil:
             pool_lock(self)
             self.closed = 1
@@ -477,6 +483,8 @@ cdef class Pool(PoolCore):
         cdef HostSlots* copies = NULL
         cdef int i, n = 0
         cdef bytearray places, room
+        if unsettled():
+            settle()
         total = PoolStats()
         with self.hosts_lock:
             hosts = list(self.hosts.values())

@@ -14,7 +14,7 @@ from pooledhttp._conn.connection cimport (
     WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Connection, FilePiece, provisional, see_coding,
 )
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
-from pooledhttp._core.runtime cimport wake_clear
+from pooledhttp._core.runtime cimport unsettled, wake_clear
 from pooledhttp._core.status cimport (
     LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO,
     ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
@@ -25,6 +25,7 @@ from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, 
 from functools import partial
 
 from pooledhttp import errors
+from pooledhttp._core import runtime
 from pooledhttp._core.runtime import current_wake
 from pooledhttp._pool import stats
 from pooledhttp._pool.janitor import janitor
@@ -171,6 +172,8 @@ cdef class Reply(Exchange):
             self._leave()
 
     cdef object _enter(self):
+        if unsettled():
+            runtime.settle()
         # One thread at a time: there is one buffer and one connection, and the first to see the end gives both back.
         if ph_add_int(&self.busy, 1) != 1:
             ph_add_int(&self.busy, -1)
@@ -233,6 +236,8 @@ cdef class Reply(Exchange):
         Where another thread is just reading, its read ends with StreamClosed, or with what had arrived.
         """
         self.closed = True
+        if unsettled():
+            runtime.settle()
         if ph_add_int(&self.busy, 1) == 1:
             try:
                 self._close()

@@ -15,7 +15,7 @@ from pooledhttp._conn.h1 cimport H1Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.compat cimport ph_gil_releases, ph_now
 from pooledhttp._core.limits cimport Limits
-from pooledhttp._core.runtime cimport WakeHandle, wake_clear
+from pooledhttp._core.runtime cimport WakeHandle, unsettled, wake_clear
 from pooledhttp._core.status cimport (
     LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
     ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_UNSURE,
@@ -32,7 +32,7 @@ from pooledhttp._trip.reply cimport Obeying, Reply, wake_of_thread
 from types import MemberDescriptorType
 
 from pooledhttp import errors
-from pooledhttp._core.runtime import logger
+from pooledhttp._core.runtime import logger, settle
 from pooledhttp._pool.core import install_observer
 from pooledhttp._pool.janitor import janitor
 from pooledhttp._trip import gate
@@ -124,6 +124,8 @@ cdef class Tripper:
         cdef Reply x = Reply.__new__(Reply)
         if self.pool is None:
             raise RuntimeError(f"{type(self).__name__}.__init__ did not call Transport.__init__")
+        if unsettled():
+            settle()
         x.t_start = x.holder.since = ph_now()
         x.host = self.pool.host(key)
         x.host_name = host
@@ -169,6 +171,8 @@ cdef class Tripper:
         cdef Reply x = Reply.__new__(Reply)
         if p.host.h.pool != <void*>self.pool:
             raise ValueError("another transport prepared it")
+        if unsettled():
+            settle()
         x.t_start = x.holder.since = ph_now()
         x.limits = limits
         x.deadline = deadline

@@ -1,12 +1,12 @@
 """The transports behind an adapter: requests that trust, show or tunnel otherwise share no connection, and no transport."""
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pooledhttp.client import Client
+from pooledhttp.renewed import renewed
 from pooledhttp.transport import Transport
 
 KEPT_MAX = 32            # transports beside the main one; over it, the one not used for longest is closed
@@ -35,7 +35,7 @@ class Transports:
         self._options = {"proxy": None, **options} if given is None else dict(given.options) if isinstance(given, Transport) else {}
         self._main: Any = given
         self._others: OrderedDict[tuple[Any, ...], Transport] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = renewed(self)
         if given is None:
             self._main = Transport(**self._options)          # what is wrong with the options is heard of at once
 

@@ -22,6 +22,7 @@ try:
 except ImportError as e:
     raise ImportError("pooledhttp.adapters.opentelemetry needs opentelemetry-api: pip install 'pooledhttp[opentelemetry]'") from e
 
+from pooledhttp._core.runtime import at_fork
 from pooledhttp._version import __version__
 from pooledhttp.flow import Flow, Route
 from pooledhttp.headers import Headers
@@ -84,7 +85,15 @@ class _Instruments:
 
 
 _instruments: weakref.WeakKeyDictionary[MeterProvider, _Instruments] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+at_fork(_after_fork_in_child)
 
 
 def _instruments_of(provider: MeterProvider) -> _Instruments:

@@ -4,7 +4,6 @@ https://prometheus.io/docs/instrumenting/writing_clientlibs/, https://prometheus
 """
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +15,7 @@ except ImportError as e:
     raise ImportError("pooledhttp.adapters.prometheus needs prometheus_client: pip install 'pooledhttp[prometheus]'") from e
 
 from pooledhttp._pool.stats import CLOSE_REASONS, HostStats, PoolStats
+from pooledhttp.renewed import renewed
 
 OTHERS = "(others)"            # as the statistics themselves call the hosts that they keep no row for
 _COUNTERS = {
@@ -94,7 +94,7 @@ class PoolCollector(Collector):
         if isinstance(hosts, bool) or not isinstance(hosts, int) or hosts < 0:
             raise ValueError(f"hosts is a number of pool keys, not {hosts!r}")
         self._hosts = hosts
-        self._lock = threading.Lock()
+        self._lock = renewed(self)
         self._watched: dict[str, _Watched] = {}
         if registry is not None:
             registry.register(self)

@@ -1,10 +1,7 @@
 """A forked child works at once, and leaves its parent's connections alone."""
 from __future__ import annotations
 
-import os
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 
 import pytest
@@ -13,36 +10,12 @@ import pooledhttp
 from pooledhttp import Client, Error, Transport
 from tests.exchange.support import adds_up, closed
 from tests.support.ca import Authority
+from tests.support.forking import in_child
 from tests.support.peer import Conn, Peer, answering, respond
 
 MakePeer = Callable[..., Peer]
 MakeClient = Callable[..., Client]
 HELLO = respond(b"hello")
-
-
-def in_child(work: Callable[[], None]) -> None:
-    """Runs `work` in a forked child, and raises where that failed."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    r, w = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.close(r)
-            work()
-            code = 0
-        except BaseException:
-            os.write(w, traceback.format_exc().encode()[-4000:])
-        finally:
-            os._exit(code)
-    os.close(w)
-    said = b""
-    while piece := os.read(r, 4096):
-        said += piece
-    os.close(r)
-    _, status = os.waitpid(pid, 0)
-    assert (os.waitstatus_to_exitcode(status), said.decode()) == (0, "")
 
 
 def echoing(conn: Conn, i: int) -> None:

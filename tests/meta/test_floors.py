@@ -11,13 +11,13 @@ import pytest
 from tests.meta.sources import ROOT, files, module_name
 
 FLOORS: dict[int, tuple[str, ...]] = {
-    0: ("_typing", "errors", "conninfo", "stats", "trace", "_core"),
+    0: ("_typing", "_supported", "errors", "conninfo", "stats", "trace", "_core"),
     1: ("_proto",),
     2: ("_net", "_pool"),
     3: ("_conn",),
     4: ("_trip", "proxies", "transport", "url"),
     5: ("__init__", "__main__", "_version", "api", "auth", "challenges", "cli", "client", "content", "context", "cookies", "decoders", "digest", "events",
-        "fanout", "filters", "flow", "headers", "interned", "lines", "mock", "mounts", "multipart", "netrc", "option_types", "progress", "reach", "redirects",
+        "fanout", "filters", "flow", "headers", "interned", "lines", "mock", "mounts", "multipart", "netrc", "option_types", "progress", "reach", "redirects", "renewed",
         "replies", "request",
         "response", "retry", "set_cookie", "timeout", "wsgi"),
     6: ("adapters",),
