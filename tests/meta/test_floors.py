@@ -17,8 +17,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
     3: ("_conn",),
     4: ("_trip", "proxies", "transport", "url"),
     5: ("__init__", "__main__", "_version", "api", "auth", "challenges", "cli", "client", "content", "context", "cookies", "decoders", "digest", "events",
-        "fanout", "filters", "flow", "headers", "interned", "lines", "mock", "mounts", "multipart", "netrc", "option_types", "progress", "reach", "redirects", "renewed",
-        "replies", "request",
+        "fanout", "filters", "flow", "headers", "interned", "lines", "mock", "mounts", "multipart", "netrc", "option_types", "progress", "reach", "redirects",
+        "renewed", "replies", "request",
         "response", "retry", "set_cookie", "timeout", "wsgi"),
     6: ("adapters",),
 }
