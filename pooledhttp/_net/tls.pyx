@@ -33,6 +33,8 @@ import os
 import sys
 from time import time
 
+from pooledhttp._net.openssl import guarded
+
 cdef enum:
     SEND_MAX = 65536          # plaintext accepted a call
     OUT_MAX = 1048576         # ciphertext unsent, upload included (a SEND_MAX of it); more is only what the peer has TLS say
@@ -80,7 +82,7 @@ cdef class TlsStream(Stream):
             _load_ssl()
         self.incoming = MemoryBIO()
         self.outgoing = MemoryBIO()
-        self.obj = context.wrap_bio(self.incoming, self.outgoing, server_hostname=server_hostname, session=session)
+        self.obj = guarded(context.wrap_bio, self.incoming, self.outgoing, False, server_hostname, session)
         self.below = getattr(self.obj, "_sslobj", self.obj)
         self.ssl_read = self.below.read
         self.ssl_write = self.below.write

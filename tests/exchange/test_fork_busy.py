@@ -95,10 +95,25 @@ def test_a_child_handshakes_while_the_parents_threads_do(tls_pyserver: PyServer,
     url = f"https://127.0.0.1:{tls_pyserver.port}/"
 
     def work(n: int, stop: threading.Event) -> None:
+        # Each thread's first handshake sets up its random numbers. None ends before the last fork: at a thread's end OpenSSL has a lock for a moment,
+        # and that nobody sees.
+        firsts: list[threading.Thread] = []
+
+        def first(asked: threading.Event) -> None:
+            client.get(url)
+            asked.set()
+            stop.wait()
+
         while not stop.is_set():
-            first = threading.Thread(target=client.get, args=(url,))       # each thread's first handshake sets up its random numbers
-            first.start()
-            first.join()
+            if len(firsts) == 100:
+                client.get(url)
+                continue
+            asked = threading.Event()
+            firsts.append(threading.Thread(target=first, args=(asked,)))
+            firsts[-1].start()
+            asked.wait(10)
+        for thread in firsts:
+            thread.join()
 
     def child() -> None:
         assert client.get(url).ok
