@@ -7,12 +7,14 @@ POOLEDHTTP_WERROR    1: warnings are errors; 0: they are not
 POOLEDHTTP_JOBS      modules built at once; without it, the cores of this machine
 POOLEDHTTP_ANNOTATE  1: leave Cython's annotated HTML beside each .pyx
 POOLEDHTTP_DEBUG     1: assertions of the locking rules (the macro PH_DEBUG), no optimisation
+POOLEDHTTP_HTTP2     0: without HTTP/2; 1: an error where libnghttp2 is not found; without it, HTTP/2 where it is
 POOLEDHTTP_SANITIZE  1: with AddressSanitizer and UndefinedBehaviorSanitizer; what is built runs as `python -m tests.safety.asan` starts it
 """
 from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,7 +49,28 @@ def jobs() -> int:
     return int(os.environ.get("POOLEDHTTP_JOBS") or usable)
 
 
+def nghttp2() -> dict[str, list[str]] | None:
+    """How to build with libnghttp2, by pkg-config; None: without."""
+    wanted = os.environ.get("POOLEDHTTP_HTTP2", "")
+    if wanted == "0":
+        return None
+    try:
+        said = subprocess.run(["pkg-config", "--cflags", "--libs", "libnghttp2 >= 1.40"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        said = None
+    if said is None or said.returncode:
+        why = "there is no pkg-config" if said is None else "pkg-config knows no libnghttp2 of 1.40 or later"
+        if wanted:
+            raise SystemExit(f"setup.py: POOLEDHTTP_HTTP2={wanted}, but {why} (Debian: libnghttp2-dev, pkgconf)")
+        print(f"setup.py: HTTP/2 is left out: {why} (Debian: libnghttp2-dev, pkgconf)", file=sys.stderr)
+        return None
+    words = said.stdout.split()
+    return {"include_dirs": [w[2:] for w in words if w.startswith("-I")], "library_dirs": [w[2:] for w in words if w.startswith("-L")],
+            "libraries": [w[2:] for w in words if w.startswith("-l")]}
+
+
 def extensions() -> list[Extension]:
+    h2 = nghttp2()
     debug, sanitize = _switch("POOLEDHTTP_DEBUG", False), _switch("POOLEDHTTP_SANITIZE", False)
     flags = ["-O1" if sanitize else "-O0" if debug else "-O3", "-fno-strict-aliasing", *WARNINGS]
     if sanitize:
@@ -60,8 +83,12 @@ def extensions() -> list[Extension]:
     out = []
     for pyx in sorted((ROOT / PACKAGE).rglob("*.pyx")):
         rel = pyx.relative_to(ROOT)
-        out.append(Extension(".".join(rel.with_suffix("").parts), [str(rel)], include_dirs=[f"{PACKAGE}/_core"],
-                             depends=[*headers, "setup.py"], extra_compile_args=flags,
+        speaks_h2 = pyx.stem == "h2"
+        if speaks_h2 and h2 is None:
+            continue
+        found = h2 if speaks_h2 and h2 is not None else {"include_dirs": []}
+        out.append(Extension(".".join(rel.with_suffix("").parts), [str(rel)], include_dirs=[f"{PACKAGE}/_core", *found["include_dirs"]],
+                             library_dirs=found.get("library_dirs", []), libraries=found.get("libraries", []), depends=[*headers, "setup.py"], extra_compile_args=flags,
                              extra_link_args=SANITIZERS if sanitize else [], define_macros=[("PH_DEBUG", "1")] if debug else []))
     return out
 

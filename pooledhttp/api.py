@@ -119,4 +119,14 @@ def features() -> dict[str, str | bool]:
 
     return {"pooledhttp": __version__, "tls": " ".join(ssl.OPENSSL_VERSION.split()[:2]), "h11": version("h11"), "idna": version("idna"),
             "certifi": version("certifi"), "truststore": version("truststore") if find_spec("truststore") else False,
-            "http2": False, **versions()}
+            "http2": _nghttp2(), **versions()}
+
+
+def _nghttp2() -> str | bool:
+    from pooledhttp.transport import http2_available
+
+    if not http2_available():
+        return False
+    from pooledhttp._proto.h2 import version
+
+    return f"nghttp2 {version()}"

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from pooledhttp import errors
 from pooledhttp._core import cancel as _cancel
@@ -58,9 +59,12 @@ def install_response_factory(factory: Callable[[Reply, Any], Any]) -> None:
     _make_response = factory
 
 
-def _not_yet(name: str, value: object, default: object) -> None:
-    if value != default:
-        raise NotImplementedError(f"{name}= is not supported in this version of pooledhttp")
+@cache
+def http2_available() -> bool:
+    """Whether this build speaks HTTP/2: it was built where libnghttp2 was."""
+    from importlib.util import find_spec
+
+    return find_spec("pooledhttp._conn.h2") is not None
 
 
 def _speaks_to_us() -> bool:
@@ -167,22 +171,31 @@ class Transport(Tripper):
             raise ValueError(f'reuse must be "lifo" or "fifo", not {reuse!r}')
         if server_hostname is not None and (not isinstance(server_hostname, str) or not server_hostname):
             raise ValueError(f"server_hostname must be a name, not {server_hostname!r}")
-        for name, value, default in (("http2_ping_interval", http2_ping_interval, 30.0), ("http2_ping_timeout", http2_ping_timeout, 15.0),
-                                     ("http2_max_conns_per_host", http2_max_conns_per_host, 4)):
-            _not_yet(name, value, default)
-        if http2 not in (True, False):
-            _not_yet("http2", http2, True)
+        _at_least("http2_ping_interval", http2_ping_interval, 0)
+        _at_least("http2_ping_timeout", http2_ping_timeout, 0)
+        if http2_ping_timeout is None:
+            raise ValueError("http2_ping_timeout must be a number of at least 0, not None")
+        http2_max_conns_per_host = _count("http2_max_conns_per_host", http2_max_conns_per_host, 0)
+        if http2 not in (True, False, "prior-knowledge"):
+            raise ValueError(f'http2 must be True, False or "prior-knowledge", not {http2!r}')
+        if http2 == "prior-knowledge" and not http2_available():
+            raise ValueError('http2="prior-knowledge" cannot be: this build has no libnghttp2')
+        # A connection for each request would be no HTTP/2 worth having.
+        self._http2 = bool(http2) and not disable_keep_alives
         self._ruling = proxy, proxy_headers, "connect_filter" if connect_filter is not None else "uds" if uds is not None else ""
         if proxy != "env" or proxy_headers is not None:
             self._proxy_rule()                                 # what is wrong with them is heard of at once
         pool = _pool.Pool(max_idle=max_idle_conns, max_idle_per_host=max_idle_conns_per_host, max_per_host=max_conns_per_host,
-                          idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo")
+                          idle_timeout=idle_conn_timeout, lifetime=max_conn_lifetime, fifo=reuse == "fifo",
+                          max_shared=http2_max_conns_per_host)
         if trace is not None:
             from pooledhttp._trip.tales import Tales
 
             pool.follower = Tales(trace)
         super().__init__(pool, max_head=max_response_header_bytes, retry_stale=retry_stale, close_each=disable_keep_alives,
-                         as_is=disable_compression, expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9))
+                         as_is=disable_compression, expect=int(min(expect_continue_timeout, _EXPECT_MAX) * 1e9),
+                         h2_known=http2 == "prior-knowledge" and self._http2, h2_ping_interval=int(min(http2_ping_interval or 0, _EXPECT_MAX) * 1e9),
+                         h2_ping_timeout=int(min(http2_ping_timeout, _EXPECT_MAX) * 1e9))
         self.disable_compression = disable_compression
         self._resolver: Resolver | None = None
         self._resolving = resolver, dns_cache_ttl
@@ -223,6 +236,8 @@ class Transport(Tripper):
         tls = None
         if needs and self._tls is not None:
             tls = self._tls.in_environment(mark + trust) if mark else self._tls
+            if secure and self._http2 and key not in self.h1_only and http2_available():
+                tls = tls.offering_h2()
         hop = None
         label = way.partition(" via ")[2]
         if label:

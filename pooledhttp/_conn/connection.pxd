@@ -112,6 +112,12 @@ cdef class Exchange:
     cdef Chunked chunks
     cdef object fallback         # h11, where it decides
     cdef size_t head_at          # where the answer's head begins in buf
+    # --- over HTTP/2
+    cdef void* h2                     # its H2Stream, while it is under way
+    cdef size_t h2_seen               # bytes of that one's heads that were copied to buf
+    cdef bint framed                  # an upload of unknown length is framed by the exchange, as chunks; else by the connection
+    cdef char* tail                   # field lines, malloc'ed; NULL: none
+    cdef size_t n_tail
     # --- where it stands
     cdef int telling             # Telling bits; 0: nobody follows
     cdef int stage
@@ -174,6 +180,11 @@ cdef class Connection(Poolable):
     cdef int finish_sending(self, Exchange ex) noexcept nogil
     # RE_REUSE, or the reason against it.
     cdef int verdict(self, Exchange ex, int64_t* idle_limit) noexcept nogil
+    # The exchange is broken off, for `reason`. What becomes of the connection: as above.
+    cdef int part(self, Exchange ex, int reason) noexcept nogil
+    # From another thread: end what `ex` waits on, where others share the connection. False: nobody does, see Poolable.interrupt.
+    cdef bint disturb(self, Exchange ex) noexcept nogil
+    cdef bint shared(self) noexcept nogil          # among exchanges
 
 
 # What an ST_PROTO is, in Exchange.err.

@@ -39,6 +39,7 @@ cdef class Exchange:
 
     def __dealloc__(self):
         self.drop_buffer()
+        free(self.tail)
 
     cdef void reset(self) noexcept nogil:
         self.n_spans = self.at_span = 0
@@ -51,6 +52,11 @@ cdef class Exchange:
             self.decoded_body = False
             self.max_body = -2 - self.max_body
         self.interim = 0
+        self.framed = True
+        free(self.tail)
+        self.tail = NULL
+        self.n_tail = 0
+        self.h2_seen = 0
         self.framing = FR_NONE
         self.stage = XS_HEAD
         self.phase = PH_SEND
@@ -91,6 +97,15 @@ cdef class Connection(Poolable):
 
     cdef int finish_sending(self, Exchange ex) noexcept nogil:
         return ST_IO
+
+    cdef int part(self, Exchange ex, int reason) noexcept nogil:
+        return reason
+
+    cdef bint disturb(self, Exchange ex) noexcept nogil:
+        return False
+
+    cdef bint shared(self) noexcept nogil:
+        return False
 
     cdef int verdict(self, Exchange ex, int64_t* idle_limit) noexcept nogil:
         return RE_ERROR

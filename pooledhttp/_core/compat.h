@@ -152,6 +152,37 @@ static __thread int ph_locks_held __attribute__((unused)) = 0;
 #define ph_assert_unlocked() ((void)0)
 #endif
 
+/* Sleeps while *p is 0, at most so long (ns; negative: for ever). 0: it may be something else now; else -1 and errno: EINTR, ETIMEDOUT.
+ * Where there is no futex it looks every millisecond. */
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+static inline int ph_doze(int *p, int64_t timeout_ns) {
+    struct timespec ts = {(time_t)(timeout_ns / 1000000000LL), (long)(timeout_ns % 1000000000LL)};
+    if (syscall(SYS_futex, p, FUTEX_WAIT_PRIVATE, 0, timeout_ns < 0 ? NULL : &ts, NULL, 0) < 0 && errno != EAGAIN) return -1;
+    return 0;
+}
+static inline void ph_rouse(int *p) { syscall(SYS_futex, p, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+#else
+static inline int ph_doze(int *p, int64_t timeout_ns) {
+    int64_t until = timeout_ns < 0 ? -1 : ph_now() + timeout_ns;
+    while (__atomic_load_n(p, __ATOMIC_ACQUIRE) == 0) {
+        if (until >= 0 && ph_now() >= until) { errno = ETIMEDOUT; return -1; }
+        if (ph_poll(NULL, 0, 1000000) < 0) return -1;
+    }
+    return 0;
+}
+static inline void ph_rouse(int *p) { (void)p; }
+#endif
+
+static inline int ph_cas_int(int *p, int from, int to) { return __atomic_compare_exchange_n(p, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }
+static inline int ph_swap_int(int *p, int v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
+static inline int ph_or_int(int *p, int v) { return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST); }
+static inline int ph_and_int(int *p, int v) { return __atomic_fetch_and(p, v, __ATOMIC_SEQ_CST); }
+static inline void *ph_swap_ptr(void **p, void *v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
+static inline int ph_cas_ptr(void **p, void *from, void *to) { return __atomic_compare_exchange_n(p, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }
+#define ph_load_ptr(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+
 #define ph_add_int(p, v) __atomic_add_fetch((p), (v), __ATOMIC_ACQ_REL)
 #define ph_load_int(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define ph_store_int(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)

@@ -49,6 +49,17 @@ cdef extern from "compat.h" nogil:
     ssize_t ph_sendfile(int sock, int file, int64_t at, size_t n)
     ssize_t c_pread "pread"(int fd, void* buf, size_t n, int64_t at)
     unsigned long ph_gil_releases()
+    enum:
+        ETIMEDOUT
+    int ph_doze(int* p, int64_t timeout_ns)
+    void ph_rouse(int* p)
+    bint ph_cas_int(int* p, int old, int new)
+    int ph_swap_int(int* p, int v)
+    int ph_or_int(int* p, int v)
+    int ph_and_int(int* p, int v)
+    void* ph_swap_ptr(void** p, void* v)
+    bint ph_cas_ptr(void** p, void* old, void* new)
+    void* ph_load_ptr(void** p)
     int ph_add_int(int* p, int v)
     int64_t ph_add_long "ph_add_int"(int64_t* p, int64_t v)
     int ph_load_int(int* p)

@@ -21,6 +21,10 @@ cdef enum Status:
     ST_REFUSED = -17      # 417 to a request with `Expect: 100-continue`
     ST_TELL = -18         # somebody follows this exchange, and is to hear how far it is; call again to go on
 
+    ST_UNDONE = -19       # the peer said that it did not process the request: it may be sent again, whatever it is
+    ST_H1 = -20           # the peer wants HTTP/1.1 for this
+    ST_BROKE = -21        # the peer broke the protocol of a connection that others share; a reason is kept beside
+
 # Phases, as errors name them. PHASES in errors.py is in this order.
 cdef enum Phase:
     PH_POOL = 0

@@ -87,6 +87,10 @@ class TlsSettings:
         """The same trust, for a proxy, which is asked by HTTP/1.1: certificate and pin are for the server alone."""
         return replace(self, cert=None, password=None, alpn=("http/1.1",), fingerprint=None)
 
+    def offering_h2(self) -> TlsSettings:
+        """The same, and HTTP/2 offered before HTTP/1.1 (RFC 7301, RFC 9113 section 3.2)."""
+        return replace(self, alpn=("h2", "http/1.1"))
+
     def in_environment(self, trust: str) -> TlsSettings:
         """These settings as `environment` found the CA variables when it returned `trust`: they count only where `verify is True`."""
         if not trust or self.verify is not True:

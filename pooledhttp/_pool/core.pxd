@@ -42,6 +42,7 @@ cdef struct HostSlots:
     int n_open
     int n_closing       # retired, and not closed yet: to the host it is a connection still (counted where max_per_host is set)
     void* pool          # the PoolCore that it is of
+    int shared          # 1: the last connection made was one that requests share: others are dialed when it is full
     int folded          # 1: counted into the pool's folded row, and no longer to be used
     int64_t last_used
     uint64_t dials
@@ -74,6 +75,7 @@ cdef class PoolCore:
     cdef int max_idle
     cdef int max_idle_per_host
     cdef int max_per_host
+    cdef int max_shared              # connections of a host whose connections are shared; 0: no limit of theirs
     cdef int64_t idle_timeout
     cdef int64_t lifetime
     cdef int fifo
@@ -108,6 +110,8 @@ cdef void slot_release(Slot* s) noexcept nogil
 # Break what `holder`, a connection's only user, waits on, from another thread; it is closed when given back. Does nothing where it was
 # given back already: it may be another's by now.
 cdef void pool_interrupt(PoolCore p, Slot* s, Holder* holder, Slot** dead) noexcept nogil
+# How many exchanges the connection has room for, from now on.
+cdef void pool_capacity(Slot* s, int n) noexcept nogil
 cdef void pool_count(PoolCore p, HostSlots* h, uint64_t* counter, uint64_t n) noexcept nogil     # adds n to one of h's counters
 cdef void pool_mark_unread(PoolCore p, Holder* holder) noexcept nogil
 # Close descriptors of a dead chain (any thread, no lock held); then, with the GIL, drop the pool's references, and tell the observer

@@ -96,11 +96,19 @@ cdef inline void _take_locked(PoolCore p, HostSlots* h, Slot* s, Holder* holder)
         _unoffer(h, s)
 
 
+cdef inline bint _full_locked(PoolCore p, HostSlots* h, int closing) noexcept nogil:
+    # No further connection may be made now. Where they are shared, one dial at a time: what it makes may serve all who wait.
+    cdef int n = h.n_open + h.n_dialing
+    if h.shared and (h.n_dialing > 0 or (p.max_shared > 0 and n >= p.max_shared)):
+        return True
+    return p.max_per_host > 0 and n + closing >= p.max_per_host
+
+
 cdef inline void _grant_dial_locked(PoolCore p, HostSlots* h, Wakes* out) noexcept nogil:
     # Room for one more connection: the first request that waits for it may dial.
     ph_assert_locked()
     cdef Waiter* w
-    if h.n_waiting == 0 or out.n >= BATCH or (p.max_per_host > 0 and h.n_open + h.n_dialing + h.n_closing >= p.max_per_host):
+    if h.n_waiting == 0 or out.n >= BATCH or _full_locked(p, h, h.n_closing):
         return
     w = h.wait_head
     while w.dialing:
@@ -275,7 +283,7 @@ cdef int pool_checkout(PoolCore p, HostSlots* h, Holder* holder, Waiter* w, bint
             h.reuses += 1
             out[0] = s
             st = ST_OK
-        elif p.max_per_host > 0 and h.n_open + h.n_dialing + closing >= p.max_per_host:
+        elif _full_locked(p, h, closing):
             st = ST_MORE
             if w != NULL:
                 w.dialing = 0
@@ -340,7 +348,7 @@ cdef void pool_dialed(PoolCore p, Host host, Poolable c, Holder* holder, int64_t
     cdef HostSlots* h = &host.h
     cdef Slot* s = &c.slot
     cdef Wakes wakes
-    cdef int broken
+    cdef int broken, n
     wakes.n = 0
     c.home = host
     s.host = <void*>h
@@ -359,6 +367,7 @@ cdef void pool_dialed(PoolCore p, Host host, Poolable c, Holder* holder, int64_t
             h.n_dialing -= 1
         h.opened += 1
         h.n_open += 1
+        h.shared = s.capacity > 1 or s.shares
         h.n_active += 1
         ph_add_int(&_open, 1)
         s.all_next = h.all_head
@@ -377,10 +386,34 @@ cdef void pool_dialed(PoolCore p, Host host, Poolable c, Holder* holder, int64_t
         else:
             _settle_locked(p, h, s, now, dead, &wakes)
         broken = s.interrupted
+        while h.n_waiting > 0 and wakes.n < BATCH:      # those who waited for it to be shared, where it is not
+            n = wakes.n
+            _grant_dial_locked(p, h, &wakes)
+            if wakes.n == n:
+                break
         pool_unlock(p)
         if broken:                      # close(cancel=True) came while it was dialed; only this caller has it
             c.interrupt()
         _notify(p, h, &wakes)
+
+
+cdef void pool_capacity(Slot* s, int n) noexcept nogil:
+    cdef HostSlots* h = <HostSlots*>s.host
+    cdef Wakes wakes
+    wakes.n = 0
+    if h == NULL:                   # not registered yet
+        s.capacity = n
+        return
+    pool_lock(<PoolCore>h.pool)
+    s.capacity = n
+    if s.state == SL_ACTIVE or s.state == SL_IDLE:
+        if s.in_use >= n:
+            _unoffer(h, s)
+        elif not s.on_offer and s.die_at != 0:
+            _offer(h, s)
+            _serve_locked(<PoolCore>h.pool, h, &wakes)
+    pool_unlock(<PoolCore>h.pool)
+    _notify(<PoolCore>h.pool, h, &wakes)
 
 
 cdef void pool_dial_failed(PoolCore p, HostSlots* h) noexcept nogil:

@@ -229,11 +229,11 @@ cdef class Pool(PoolCore):
     """Connections of many hosts, bounded. 0 is no limit; times are in seconds, None or 0 is never.
 
     `max_idle`, `max_idle_per_host`, `max_per_host` (dialing, active and idle), `idle_timeout`, `lifetime`, `fifo` are `Transport`'s
-    options; over `max_hosts` pool keys, the least recently used ones that hold nothing fold into one row of the statistics.
+    options; `max_shared` bounds a host's connections where requests share them; over `max_hosts` pool keys, the least recently used ones that hold nothing fold into one row of the statistics.
     """
 
     def __cinit__(self, *, int max_idle=200, int max_idle_per_host=100, int max_per_host=0, idle_timeout=90.0, lifetime=None,
-                  bint fifo=False, int max_hosts=1024):
+                  bint fifo=False, int max_hosts=1024, int max_shared=0):
         memset(&self.folded, 0, sizeof(HostSlots))
         memset(&self.cursor_a, 0, sizeof(Slot))
         memset(&self.cursor_b, 0, sizeof(Slot))
@@ -244,6 +244,7 @@ cdef class Pool(PoolCore):
         self.max_idle = max_idle
         self.max_idle_per_host = max_idle_per_host
         self.max_per_host = max_per_host
+        self.max_shared = max_shared
         self.idle_timeout = _ns(idle_timeout)
         self.lifetime = _ns(lifetime)
         self.fifo = fifo

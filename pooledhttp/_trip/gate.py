@@ -24,7 +24,13 @@ _BROKEN = {
     2: "the response's body was cut short: {left} bytes were still to come",
     3: "the response's chunked body was cut short",
     4: "the server sent more than 32 interim responses, or too many bytes of them",
+    20: "the server's header section is larger than max_response_header_bytes allows, as RFC 9113 section 6.5.2 counts",
+    21: "the server's message is malformed (RFC 9113 section 8.1.1)",
+    22: "the server broke the HTTP/2 protocol: the connection is closed",
+    23: "the server did not answer a PING within http2_ping_timeout",
 }
+_H2_CODES = ("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM",
+             "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED", "an unknown error")
 _DOING = {
     "pool": "waiting for a connection",
     "dns": "resolving the host's name",
@@ -78,7 +84,15 @@ def _silent(conn: ConnInfo | None) -> str:
 
 def broken(err: int, phase: str, left: int, conn: ConnInfo | None) -> errors.RemoteProtocolError:
     """The peer's bytes ended too early, or never do."""
+    if err >= 100:
+        return errors.RemoteProtocolError(f"the server reset the stream: {_H2_CODES[err - 100]}", phase=phase, conn=conn)
     return errors.RemoteProtocolError(_BROKEN[err].format(left=left), phase=phase, conn=conn)
+
+
+def undone(h1: bool, conn: ConnInfo | None) -> errors.RemoteProtocolError:
+    """The server did not begin with the request (RFC 9113 section 8.7), each time, or where it could not be sent again."""
+    what = "wants it by HTTP/1.1" if h1 else "refused the stream, or went away before it"
+    return errors.RemoteProtocolError(f"the server did not process the request: it {what}", phase="headers", conn=conn)
 
 
 def io_failed(err: int, phase: str, conn: ConnInfo | None, silent: bool = False) -> errors.NetworkError:

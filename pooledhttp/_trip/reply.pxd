@@ -17,6 +17,7 @@ cdef class Reply(Exchange):
     cdef Slot* slot                # held until the connection is given back
     cdef Slot* dead                # to be reaped once the GIL is held
     cdef bint first                # the request is not counted yet
+    cdef int undone                # times that a server did not begin with it
     cdef bint may_retry            # Transport(retry_stale=True)
     cdef int busy                  # atomic: threads inside read or close
     cdef bint gave                 # the connection was given back; its slot is still referenced

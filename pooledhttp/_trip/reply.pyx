@@ -16,8 +16,8 @@ from pooledhttp._conn.connection cimport (
 from pooledhttp._core.compat cimport ph_add_int, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport unsettled, wake_clear
 from pooledhttp._core.status cimport (
-    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_EOF, ST_INTR, ST_IO,
-    ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNSURE, ST_WOKEN,
+    LIM_TOTAL, PH_BODY, PH_HEADERS, RE_CANCELLED, RE_DRAIN_LIMIT, RE_ERROR, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_BROKE, ST_EOF, ST_H1, ST_INTR,
+    ST_IO, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_TOO_LARGE, ST_UNDONE, ST_UNSURE, ST_WOKEN,
 )
 from pooledhttp._net.tls cimport TlsStream
 from pooledhttp._pool.core cimport bury, pool_count, pool_give, pool_interrupt, reap, slot_release
@@ -48,6 +48,7 @@ cdef enum:
 cdef tuple PHASES = errors.PHASES
 cdef str HTTP11 = "HTTP/1.1"
 cdef str HTTP10 = "HTTP/1.0"
+cdef str HTTP2 = "HTTP/2"
 cdef dict REASONS = {b"Not Found": "Not Found", b"No Content": "No Content", b"": ""}
 
 
@@ -62,7 +63,7 @@ cdef class Reply(Exchange):
         if self.slot != NULL:
             # Collected with its body unread: the connection cannot serve again.
             with nogil:
-                self.give(RE_ERROR, -1, True)
+                self.give((<Connection>self.slot.owner).part(self, RE_ERROR), -1, True)
                 slot_release(self.slot)
             self.slot = NULL
         if self.dead != NULL:
@@ -80,7 +81,7 @@ cdef class Reply(Exchange):
 
     @property
     def version(self) -> str:
-        return HTTP11 if self.facts.minor == 1 else HTTP10
+        return HTTP11 if self.facts.minor == 1 else HTTP2 if self.facts.minor == 2 else HTTP10
 
     @property
     def notes(self) -> int:
@@ -90,6 +91,8 @@ cdef class Reply(Exchange):
     @property
     def trailers(self) -> list:
         """The trailer fields, (name, value) each, once the body has ended."""
+        if self.tail != NULL and self.stage == XS_DONE:
+            return header_pairs(PyBytes_FromStringAndSize(self.tail, self.n_tail))
         if self.fallback is None:
             return []
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.fallback.trailers]
@@ -247,7 +250,7 @@ cdef class Reply(Exchange):
         ph_add_int(&self.busy, -1)
         cdef Slot* s = self.slot
         cdef Slot* dead = NULL
-        if s == NULL:
+        if s == NULL or (<Connection>s.owner).disturb(self):
             return
         ph_add_int(&s.refs, 1)             # the reader may give its own back at any time
         with nogil:
@@ -267,6 +270,8 @@ cdef class Reply(Exchange):
 
     cdef bint may_drain(self) noexcept nogil:
         # Whether the connection could serve again once the answer is read to its end.
+        if (<Connection>self.slot.owner).shared():
+            return False                   # its stream is given up, the connection is not
         if self.stage != XS_HEAD and (self.facts.conn_close or (self.facts.minor == 0 and not self.facts.conn_keep_alive)):
             return False
         return not (self.sending or self.t_sent == 0 or self.send_broke or self.framing == FR_FALLBACK or self.framing == FR_CLOSE
@@ -345,7 +350,7 @@ cdef class Reply(Exchange):
         try:
             if self.slot == NULL or self.draining:
                 return
-            if self.framing == FR_CLOSE or self.facts.conn_close or self.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE):
+            if (<Connection>self.slot.owner).shared() or self.framing == FR_CLOSE or self.facts.conn_close or self.flags & (FLAG_CLOSE | FLAG_SAID_CLOSE):
                 self._close()
             elif self.cancel is None:
                 self._drain(until)
@@ -454,6 +459,8 @@ cdef class Reply(Exchange):
         # Whatever went wrong: this connection is closed, and nothing of x is left in the pool.
         if self.slot != NULL:
             with nogil:
+                if not self.gave:
+                    reason = (<Connection>self.slot.owner).part(self, reason)
                 self.give(reason, -1, True)
         self.finish()
 
@@ -518,6 +525,8 @@ cdef class Reply(Exchange):
                 return gate.deadline_passed(self.source, phase, conn, self.limits.total / 1e9)
             limits = (0, self.limits.pool, self.limits.connect, self.limits.tls, self.limits.header, self.limits.read, self.limits.write)
             return gate.timed_out(self.limit, phase, limits[self.limit] / 1e9, conn)
+        if st == ST_UNDONE or st == ST_H1:
+            return gate.undone(st == ST_H1, conn)
         if st == ST_STALE:
             if not self.may_retry:
                 why = "retry_stale is off"
@@ -528,7 +537,7 @@ cdef class Reply(Exchange):
             return gate.stale(self.err, conn, why)
         if st == ST_EOF:
             return gate.no_answer(conn)
-        if st == ST_PROTO:
+        if st == ST_PROTO or st == ST_BROKE:
             return gate.broken(self.err, phase, self.left - (self.hi - self.lo) if self.framing == FR_LENGTH else 0, conn)
         if st == ST_TOO_LARGE:
             return gate.too_large(self.max_body, conn)
@@ -623,7 +632,7 @@ cdef class Reply(Exchange):
             n = PyBytes_GET_SIZE(piece)
             if n == 0:
                 continue
-            if self.chunked_upload:
+            if self.chunked_upload and self.framed:
                 line = b"%x\r\n" % n
                 memcpy(self.frame, PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
                 self.spans[0].p = self.frame
@@ -643,6 +652,15 @@ cdef class Reply(Exchange):
         self.has_pieces = False
         if self.chunked_upload:
             tail = getattr(self.source_body, "trailer_section", None)
+            if not self.framed:
+                if tail is not None:
+                    piece = tail()
+                    self.n_tail = PyBytes_GET_SIZE(piece)
+                    self.tail = <char*>malloc(self.n_tail or 1)
+                    if self.tail == NULL:
+                        raise MemoryError()
+                    memcpy(self.tail, PyBytes_AS_STRING(piece), self.n_tail)
+                return 1
             piece = b"0\r\n\r\n" if tail is None else b"0\r\n%b\r\n" % tail()
             self.spans[0].p = PyBytes_AS_STRING(piece)
             self.spans[0].n = PyBytes_GET_SIZE(piece)

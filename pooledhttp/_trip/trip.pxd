@@ -1,7 +1,9 @@
 from libc.stdint cimport int64_t
 
+from pooledhttp._conn.connection cimport Connection
 from pooledhttp._core.cancel cimport Canceller
 from pooledhttp._core.poolable cimport Slot
+from pooledhttp._net.stream cimport Stream
 from pooledhttp._pool.core cimport Host
 from pooledhttp._pool.pool cimport Pool
 from pooledhttp._trip.reply cimport Reply
@@ -30,12 +32,19 @@ cdef class Tripper:
     cdef bint retry_stale
     cdef int flags                 # of every exchange: FLAG_CLOSE, FLAG_AS_IS
     cdef int64_t expect            # ns that a body waits for 100 (Continue)
+    cdef bint h2_known             # in the clear too (RFC 9113 section 3.3)
+    cdef int64_t h2_ping[2]        # ns: the interval (0: never) and the timeout
+    cdef readonly set h1_only      # pool keys whose servers want HTTP/1.1
 
     cdef object go(self, Reply x, Canceller cancel)
     cdef int run(self, Reply x) noexcept nogil
     cdef int attempt(self, Reply x, bint probe) noexcept nogil
     cdef int resume(self, Reply x) noexcept nogil
     cdef int judge(self, Reply x, int st) noexcept nogil
+    cdef int undone(self, Reply x, int st) noexcept nogil
+    cdef Connection connection(self, Host home, Stream stream, object info)
+    cdef object only_h1(self, Reply x)
+    cdef bint may_send_again(self, Reply x) except -1
     cdef int replace(self, Reply x, bint retried, int reason) noexcept nogil
     cdef int start(self, Reply x) noexcept nogil
     cdef object follow(self, Reply x)

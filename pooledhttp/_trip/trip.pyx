@@ -17,8 +17,8 @@ from pooledhttp._core.compat cimport ph_gil_releases, ph_now
 from pooledhttp._core.limits cimport Limits
 from pooledhttp._core.runtime cimport WakeHandle, unsettled, wake_clear
 from pooledhttp._core.status cimport (
-    LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_CLOSED, ST_EOF, ST_IO, ST_MORE,
-    ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_UNSURE,
+    LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_BROKE, ST_CLOSED, ST_EOF, ST_H1, ST_IO,
+    ST_MORE, ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_UNDONE, ST_UNSURE,
 )
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait
@@ -39,6 +39,7 @@ from pooledhttp._trip import gate
 
 cdef enum:
     DEBUG = 10                 # logging's
+    UNDONE_MAX = 4             # times that a request is sent again because the server did not begin with it
 
 
 def observe(follower, list gone, by, later) -> None:
@@ -106,8 +107,12 @@ cdef class Tripper:
     """
 
     def __init__(self, Pool pool, *, size_t max_head=1 << 20, bint retry_stale=True, bint close_each=False, bint as_is=False,
-                 int64_t expect=1000000000):
+                 int64_t expect=1000000000, bint h2_known=False, int64_t h2_ping_interval=0, int64_t h2_ping_timeout=0):
         self.pool = pool
+        self.h2_known = h2_known
+        self.h1_only = set()
+        self.h2_ping[0] = h2_ping_interval
+        self.h2_ping[1] = h2_ping_timeout
         self.max_head = max_head
         self.retry_stale = retry_stale
         self.flags = (FLAG_CLOSE if close_each else 0) | (FLAG_AS_IS if as_is else 0)
@@ -282,7 +287,11 @@ cdef class Tripper:
     cdef int judge(self, Reply x, int st) noexcept nogil:
         # A reused connection that dies before the first byte of the answer was stale. Tried again where nothing was written, or the
         # request is idempotent (RFC 9112 section 9.3.1), and its body is at hand.
-        if x.any_received or not x.reused or x.slot.interrupted or (st != ST_EOF and st != ST_IO and st != ST_TLS):
+        if st == ST_H1:
+            return st                       # which is to be remembered first
+        if st == ST_UNDONE:
+            return self.undone(x, st)
+        if x.any_received or not x.reused or x.slot.interrupted or (st != ST_EOF and st != ST_IO and st != ST_TLS and st != ST_BROKE):
             return st
         if st == ST_TLS and (<Connection>x.slot.owner).stream.foreign:
             return st                       # a signal's handler raised, in this very thread: nothing is stale
@@ -293,9 +302,20 @@ cdef class Tripper:
             return ST_STALE
         return self.replace(x, True, RE_SERVER_CLOSED)
 
+    cdef int undone(self, Reply x, int st) noexcept nogil:
+        # The server says that it did not begin with it (RFC 9113 sections 6.8 and 8.7), so it may be sent again, whatever it is.
+        if not x.may_retry or x.slot.interrupted or x.undone >= UNDONE_MAX:
+            return st
+        x.undone += 1
+        if x.pieces is not None:
+            return ST_STALE
+        return self.replace(x, True, RE_NOT_REUSABLE)
+
     cdef int replace(self, Reply x, bint retried, int reason) noexcept nogil:
         # x's connection is of no use. ST_AGAIN: find another; ST_NEED_GIL: dial, its place is kept.
-        cdef int st = ST_NEED_GIL if pool_keep_place(self.pool, x.slot) else ST_AGAIN
+        cdef int st
+        reason = (<Connection>x.slot.owner).part(x, reason)
+        st = ST_NEED_GIL if reason != RE_REUSE and pool_keep_place(self.pool, x.slot) else ST_AGAIN
         x.give(reason, -1, retried)
         if retried:
             x.again = True
@@ -387,7 +407,13 @@ cdef class Tripper:
                     x.take_head()
                     x.fallback_body()
                 break
-            if st == ST_STALE and self.may_begin_again(x):
+            if st == ST_H1:
+                self.only_h1(x)
+                with nogil:
+                    st = self.undone(x, st)
+                if st == ST_AGAIN or st == ST_NEED_GIL:
+                    continue
+            if st == ST_STALE and (self.may_begin_again(x) if not x.undone else self.may_send_again(x)):
                 with nogil:
                     st = self.replace(x, True, RE_SERVER_CLOSED)
                 continue
@@ -411,9 +437,17 @@ cdef class Tripper:
         x.content = x.read_rest(x.max_body)
         return x
 
+    cdef object only_h1(self, Reply x):
+        # From now on: the server said HTTP_1_1_REQUIRED (RFC 9113 section 7).
+        self.h1_only.add(x.host.key)
+        x.host.dial_spec = None
+
     cdef bint may_begin_again(self, Reply x) except -1:
         if not x.may_retry or (x.any_sent and not x.flags & FLAG_REPLAY):
             return False
+        return self.may_send_again(x)
+
+    cdef bint may_send_again(self, Reply x) except -1:
         if not x.source_body.rewind():
             return False
         x.pieces = x.piece = None
@@ -564,7 +598,7 @@ cdef class Tripper:
         cdef Slot* s = NULL
         cdef int st, state
         cdef int64_t now = ph_now()
-        cdef H1Connection c
+        cdef Connection c
         x.t_pool = now - x.t_start
         try:
             x.waiter.wake = x.wake_handle.w
@@ -612,6 +646,13 @@ cdef class Tripper:
             state = pool_leave(self.pool, &x.host.h, &x.waiter)
         if stream is None:
             phase = dial.phase
+            if state == W_CONN and x.host.h.shared:
+                try:
+                    self.drop_dial(dial, x)          # one connection is enough
+                except BaseException:
+                    self.refuse(x, state)
+                    raise
+                return self.took(x, x.waiter.slot)
             if state == W_CONN:
                 try:
                     try:
@@ -639,7 +680,12 @@ cdef class Tripper:
         if state == W_CONN:
             # Both at once: ours serves this request, the other goes to the next.
             self.refuse(x, state)
-        c = H1Connection(stream, dial.info)
+        try:
+            c = self.connection(x.host, stream, dial.info)
+        except BaseException:
+            with nogil:
+                pool_dial_failed(self.pool, &x.host.h)
+            raise
         pool_dialed(self.pool, x.host, c, &x.holder, ph_now(), &x.dead)
         x.slot = &c.slot
         x.gave = False
@@ -656,6 +702,19 @@ cdef class Tripper:
         with nogil:
             st = self.attempt(x, False)
         return st
+
+    cdef Connection connection(self, Host home, Stream stream, object info):
+        # What ALPN picked, or the transport knows.
+        if info.alpn != "h2" and not (self.h2_known and home.key.startswith("http:")):
+            return H1Connection(stream, info)
+        try:
+            from pooledhttp._conn.h2 import H2Connection
+
+            return H2Connection(stream, info, home.key.startswith("https:"), self.max_head, self.h2_ping[0], self.h2_ping[1])
+        except BaseException:
+            with nogil:
+                stream.close(False)
+            raise
 
     cdef object drop_dial(self, dial, Reply x):
         # Closed first: to the host it is a connection still.
@@ -689,12 +748,17 @@ cdef class Tripper:
     def adopted(self, Host home, Stream stream, object dial) -> None:
         """`dial` lost its race and was finished: pooled (`stream`), or counted as failed (None)."""
         cdef Slot* dead = NULL
-        cdef H1Connection c
+        cdef Connection c
         if stream is None:
             with nogil:
                 pool_dial_failed(self.pool, &home.h)
             return
-        c = H1Connection(stream, dial.info)
+        try:
+            c = self.connection(home, stream, dial.info)
+        except BaseException:
+            with nogil:
+                pool_dial_failed(self.pool, &home.h)
+            raise
         pool_dialed(self.pool, home, c, NULL, ph_now(), &dead)
         with nogil:
             bury(dead)

@@ -1,7 +1,7 @@
 """nginx from the system's packages, with its own directory, ports and logs.
 
-Four servers: `plain` and `tls` keep connections alive without a limit, `few` closes each after five requests, `brief` says
-`Keep-Alive: timeout=1` and means it. All have the same locations:
+Servers: `plain`, `tls`, `h2` (TLS, HTTP/2 offered) and `h2c` (HTTP/2 in the clear) keep connections alive without a limit, `few` closes each after five requests,
+`brief` says `Keep-Alive: timeout=1` and means it. All have the same locations:
 
 /1k /64k /1m /1g     files (`content(name)` is what is in the first three; /1g is a gibibyte of zeros)
 /chunked/NAME        the same, chunked
@@ -33,7 +33,8 @@ SIZES = {"1k": 1 << 10, "64k": 1 << 16, "1m": 1 << 20}
 KEEP_ALIVE = {"plain": "keepalive_requests 100000000; keepalive_timeout 600s;",
               "few": "keepalive_requests 5; keepalive_timeout 600s;",
               "brief": "keepalive_timeout 1s 1s;"}
-KEEP_ALIVE["tls"] = KEEP_ALIVE["plain"]
+KEEP_ALIVE["tls"] = KEEP_ALIVE["h2"] = KEEP_ALIVE["h2c"] = KEEP_ALIVE["plain"]
+SECURE = ("tls", "h2")
 
 
 def content(name: str) -> bytes:
@@ -57,7 +58,7 @@ class Nginx:
         self.answered = directory / "answered.log"
         config = directory / "nginx.conf"
         for attempt in range(5):
-            self.port = dict(zip(("plain", "tls", "few", "brief"), free_ports(4), strict=True))
+            self.port = dict(zip(KEEP_ALIVE, free_ports(len(KEEP_ALIVE)), strict=True))
             config.write_text(self._config(files, certificate, backend))
             self._log = (directory / "output.log").open("wb")
             self._child = spawn_kept(binary, "-p", directory, "-c", config, "-e", directory / "error.log", stdin=subprocess.DEVNULL,
@@ -69,7 +70,7 @@ class Nginx:
                 raise RuntimeError("nginx does not start: " + (directory / "output.log").read_text())
 
     def url(self, target: str = "/", server: str = "plain") -> str:
-        return f"{'https' if server == 'tls' else 'http'}://127.0.0.1:{self.port[server]}{target}"
+        return f"{'https' if server in SECURE else 'http'}://127.0.0.1:{self.port[server]}{target}"
 
     def reload(self) -> None:
         """Asks for it, and waits for nothing: a new worker takes new connections, the old one closes what idles and answers what it has begun."""
@@ -91,10 +92,10 @@ class Nginx:
     def _config(self, files: Path, certificate: tuple[Path, Path], backend: int) -> str:
         servers = []
         for name, port in self.port.items():
-            tls = f"ssl_certificate {certificate[0]}; ssl_certificate_key {certificate[1]};" if name == "tls" else ""
+            tls = f"ssl_certificate {certificate[0]}; ssl_certificate_key {certificate[1]};" if name in SECURE else ""
             servers.append(f"""
     server {{
-        listen 127.0.0.1:{port}{" ssl" if tls else ""};
+        listen 127.0.0.1:{port}{" ssl" if tls else ""}{" http2" if name.startswith("h2") else ""};
         {tls}
         {KEEP_ALIVE[name]}
         root {files};
