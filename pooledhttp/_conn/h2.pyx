@@ -25,7 +25,7 @@ from pooledhttp._core.status cimport (
 from pooledhttp._net.stream cimport Stream
 from pooledhttp._pool.core cimport pool_capacity
 from pooledhttp._proto.h2 cimport (
-    BR_H2_CONNECTION, BR_H2_MESSAGE, BR_H2_PING, NEWS, OP_CANCEL, OP_REFUND, OP_RESUME, OP_SUBMIT, PROMOTED, STREAM_WINDOW, Block, h2_cancel, h2_close,
+    BR_H2_CONNECTION, BR_H2_CUT, BR_H2_MESSAGE, BR_H2_PING, NEWS, OP_CANCEL, OP_REFUND, OP_RESUME, OP_SUBMIT, PROMOTED, STREAM_WINDOW, Block, h2_cancel, h2_close,
     h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_ping, h2_refund, h2_request, h2_resume, h2_ring, h2_stream, h2_submit, text_add,
 )
 from pooledhttp._proto.head cimport parse_head
@@ -57,7 +57,7 @@ cdef class H2Connection(Connection):
             raise MemoryError()
         if ph_wake_open(&self.rd, &self.wr) < 0:
             raise OSError(errno, "no descriptor for an HTTP/2 connection")
-        self.room = self.slot.capacity = self.h.room
+        self.slot.shares = 1                 # among how many the server's SETTINGS say
         self.last_read = ph_now()
 
     def __dealloc__(self):
@@ -256,7 +256,7 @@ cdef class H2Connection(Connection):
                 self.die(ST_BROKE, BR_H2_CONNECTION)
                 return BREAK
             self.last_read = self.h.now
-            if self.h.room != self.room:
+            if self.h.room != self.room and self.h.settled:
                 self.room = self.h.room
                 pool_capacity(&self.slot, self.room)
             got += r
@@ -431,19 +431,22 @@ cdef class H2Connection(Connection):
 
     cdef int64_t until(self, Exchange ex, H2Stream* s) noexcept nogil:
         # When to give up, and by which limit.
-        cdef int64_t until = ex.deadline, since
-        cdef bint sending = ex.sending and not ex.expecting
+        cdef int64_t until = ex.deadline, since, sent
+        cdef bint sending
         ex.limit = LIM_TOTAL
-        ex.phase = PH_SEND if sending else PH_HEADERS if ex.stage == XS_HEAD else PH_BODY
+        ex.phase = PH_HEADERS if ex.stage == XS_HEAD else PH_BODY
         if ex.expecting:
             if until < 0 or ex.expect_until < until:
                 until = ex.expect_until
             return until
         pthread_mutex_lock(&s.m)
+        sending = ex.sending and s.has_body and not s.sent
+        sent = s.t_sent if s.sent else ex.t_begin
         since = ex.silent_since
         if s.heard > since:
             since = s.heard
         if sending:
+            ex.phase = PH_SEND
             if s.moved > since:
                 since = s.moved
             if ex.limits.write >= 0 and (until < 0 or since + ex.limits.write < until):
@@ -453,8 +456,8 @@ cdef class H2Connection(Connection):
             if ex.limits.read >= 0 and (until < 0 or since + ex.limits.read < until):
                 until = since + ex.limits.read
                 ex.limit = LIM_READ
-            if ex.stage == XS_HEAD and ex.limits.header >= 0 and (until < 0 or ex.t_sent + ex.limits.header < until):
-                until = ex.t_sent + ex.limits.header
+            if ex.stage == XS_HEAD and ex.limits.header >= 0 and (until < 0 or sent + ex.limits.header < until):
+                until = sent + ex.limits.header
                 ex.limit = LIM_HEADER
         pthread_mutex_unlock(&s.m)
         return until
@@ -553,6 +556,10 @@ cdef class H2Connection(Connection):
     cdef int failed(self, Exchange ex, H2Stream* s) noexcept nogil:
         # Under m; s.fail is set.
         ex.err = s.err
+        ex.phase = PH_SEND if ex.sending else PH_HEADERS if ex.stage == XS_HEAD else PH_BODY
+        if s.fail == ST_EOF and ex.stage != XS_HEAD:
+            ex.err = BR_H2_CUT
+            return ST_PROTO
         return s.fail
 
     cdef int feed_upload(self, Exchange ex, H2Stream* s) noexcept nogil:

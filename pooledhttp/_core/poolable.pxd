@@ -26,6 +26,7 @@ cdef struct Slot:
     int in_use
     int capacity
     int shares                  # 1: exchanges share it, whatever the capacity is now
+    int fresh                   # 1: shared, and its peer did not say yet among how many
     int refs                    # the pool's one, and one of each user: the last to go drops the reference to the owner
     int pins                    # who still needs the descriptor (interrupt); the last one out closes
     int interrupted             # close(cancel=True) broke it

@@ -42,6 +42,7 @@ cdef struct HostSlots:
     int n_open
     int n_closing       # retired, and not closed yet: to the host it is a connection still (counted where max_per_host is set)
     void* pool          # the PoolCore that it is of
+    int n_fresh         # shared connections that nobody knows the capacity of yet
     int shared          # 1: the last connection made was one that requests share: others are dialed when it is full
     int folded          # 1: counted into the pool's folded row, and no longer to be used
     int64_t last_used

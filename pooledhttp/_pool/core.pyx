@@ -97,9 +97,9 @@ cdef inline void _take_locked(PoolCore p, HostSlots* h, Slot* s, Holder* holder)
 
 
 cdef inline bint _full_locked(PoolCore p, HostSlots* h, int closing) noexcept nogil:
-    # No further connection may be made now. Where they are shared, one dial at a time: what it makes may serve all who wait.
+    # No further connection may be made now. Where they are shared, one at a time: it may serve all who wait.
     cdef int n = h.n_open + h.n_dialing
-    if h.shared and (h.n_dialing > 0 or (p.max_shared > 0 and n >= p.max_shared)):
+    if h.shared and (h.n_dialing + h.n_fresh > 0 or (p.max_shared > 0 and n >= p.max_shared)):
         return True
     return p.max_per_host > 0 and n + closing >= p.max_per_host
 
@@ -140,6 +140,9 @@ cdef void _retire_locked(PoolCore p, Slot* s, int reason, Slot** dead, Wakes* ou
     s.all_prev = s.all_next = NULL
     s.state = SL_DEAD
     s.holder = NULL
+    if s.fresh:
+        s.fresh = 0
+        h.n_fresh -= 1
     if s.interrupted:
         reason = RE_CANCELLED
     s.reason = reason
@@ -367,7 +370,10 @@ cdef void pool_dialed(PoolCore p, Host host, Poolable c, Holder* holder, int64_t
             h.n_dialing -= 1
         h.opened += 1
         h.n_open += 1
-        h.shared = s.capacity > 1 or s.shares
+        h.shared = s.shares
+        if s.shares:
+            s.fresh = 1
+            h.n_fresh += 1
         h.n_active += 1
         ph_add_int(&_open, 1)
         s.all_next = h.all_head
@@ -406,12 +412,16 @@ cdef void pool_capacity(Slot* s, int n) noexcept nogil:
         return
     pool_lock(<PoolCore>h.pool)
     s.capacity = n
+    if s.fresh:
+        s.fresh = 0
+        h.n_fresh -= 1
     if s.state == SL_ACTIVE or s.state == SL_IDLE:
         if s.in_use >= n:
             _unoffer(h, s)
         elif not s.on_offer and s.die_at != 0:
             _offer(h, s)
             _serve_locked(<PoolCore>h.pool, h, &wakes)
+    _grant_dial_locked(<PoolCore>h.pool, h, &wakes)
     pool_unlock(<PoolCore>h.pool)
     _notify(<PoolCore>h.pool, h, &wakes)
 

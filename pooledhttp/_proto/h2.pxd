@@ -25,6 +25,7 @@ cdef enum:                      # Broken, beside ST_PROTO and ST_BROKE
     BR_H2_MESSAGE = 21          # no well-formed message (RFC 9113 section 8.1.1)
     BR_H2_CONNECTION = 22       # a connection error (section 5.4.1)
     BR_H2_PING = 23             # no answer to a PING
+    BR_H2_CUT = 24              # the connection ended in the middle of a body
     H2_RESET = 100              # RST_STREAM, and its error code beside this; 14: one that the RFC has not
 
 cdef enum:
@@ -111,6 +112,7 @@ cdef struct H2:
     int n_live
     size_t max_head
     int room                    # streams that the peer allows at once
+    int settled                 # its SETTINGS came
     int goaway                  # no new streams
     int calm                    # ENHANCE_YOUR_CALM was among the reasons
     int no_h2                   # HTTP_1_1_REQUIRED

@@ -350,6 +350,7 @@ cdef int _on_frame_recv(nghttp2_session* ng, const nghttp2_frame* frame, void* u
         if not frame.hd.flags & NGHTTP2_FLAG_ACK:
             r = nghttp2_session_get_remote_settings(ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS) & 0x7fffffff
             h.room = r if r < 1000 else 1000
+            h.settled = 1
     elif frame.hd.type == NGHTTP2_GOAWAY:
         h.goaway = 1
         if frame.goaway.error_code == NGHTTP2_ENHANCE_YOUR_CALM:

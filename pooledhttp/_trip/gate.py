@@ -27,6 +27,7 @@ _BROKEN = {
     20: "the server's header section is larger than max_response_header_bytes allows, as RFC 9113 section 6.5.2 counts",
     21: "the server's message is malformed (RFC 9113 section 8.1.1)",
     22: "the server broke the HTTP/2 protocol: the connection is closed",
+    24: "the response's body was cut short: the connection ended",
     23: "the server did not answer a PING within http2_ping_timeout",
 }
 _H2_CODES = ("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM",
