@@ -206,8 +206,8 @@ cdef class H2Connection(Connection):
                 n = h2_frames(&self.h, &p)
                 if n == 0:
                     break
-                if n < 0:
-                    self.die(ST_BROKE, BR_H2_CONNECTION)
+                if n < 0:                    # all streams are done after a GOAWAY, or we said one
+                    self.die(ST_EOF if self.h.gone else ST_BROKE, BR_H2_CONNECTION)
                     return BREAK
                 if self.out == NULL:
                     self.out = buffer_take()

@@ -114,6 +114,7 @@ cdef struct H2:
     int room                    # streams that the peer allows at once
     int settled                 # its SETTINGS came
     int goaway                  # no new streams
+    int gone                    # the peer's GOAWAY came
     int calm                    # ENHANCE_YOUR_CALM was among the reasons
     int no_h2                   # HTTP_1_1_REQUIRED
     int pinged                  # a PING of ours is not answered yet

@@ -352,7 +352,7 @@ cdef int _on_frame_recv(nghttp2_session* ng, const nghttp2_frame* frame, void* u
             h.room = r if r < 1000 else 1000
             h.settled = 1
     elif frame.hd.type == NGHTTP2_GOAWAY:
-        h.goaway = 1
+        h.goaway = h.gone = 1
         if frame.goaway.error_code == NGHTTP2_ENHANCE_YOUR_CALM:
             h.calm = 1
         elif frame.goaway.error_code == NGHTTP2_HTTP_1_1_REQUIRED:

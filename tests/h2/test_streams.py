@@ -421,6 +421,7 @@ def test_the_limits_of_silence_are_each_streams_own(peer: MakePeer, h2c: MakeCli
 
     def script(conn: Conn, i: int) -> None:
         h2 = Frames(conn)
+        h2.answer(h2.request()[0])
         a, b = h2.requests(2)
         h2.headers(a, [(":status", "200")])
         h2.headers(b, [(":status", "200")])
@@ -435,6 +436,7 @@ def test_the_limits_of_silence_are_each_streams_own(peer: MakePeer, h2c: MakeCli
 
     client = h2c()
     server = peer(script)
+    client.get(server.url("/"))
     with ThreadPoolExecutor(2) as pool:
         silent = pool.submit(client.get, server.url("/silent"), timeout=Timeout(read=0.3))
         talking = pool.submit(client.get, server.url("/talking"), timeout=Timeout(read=0.3))
