@@ -65,7 +65,8 @@ def nghttp2() -> dict[str, list[str]] | None:
         print(f"setup.py: HTTP/2 is left out: {why} (Debian: libnghttp2-dev, pkgconf)", file=sys.stderr)
         return None
     words = said.stdout.split()
-    return {"include_dirs": [w[2:] for w in words if w.startswith("-I")], "library_dirs": [w[2:] for w in words if w.startswith("-L")],
+    return {"include_dirs": [w[2:] for w in words if w.startswith("-I")],
+            "library_dirs": [w[2:] for w in words if w.startswith("-L")],
             "libraries": [w[2:] for w in words if w.startswith("-l")]}
 
 
@@ -88,7 +89,8 @@ def extensions() -> list[Extension]:
             continue
         found = h2 if speaks_h2 and h2 is not None else {"include_dirs": []}
         out.append(Extension(".".join(rel.with_suffix("").parts), [str(rel)], include_dirs=[f"{PACKAGE}/_core", *found["include_dirs"]],
-                             library_dirs=found.get("library_dirs", []), libraries=found.get("libraries", []), depends=[*headers, "setup.py"], extra_compile_args=flags,
+                             library_dirs=found.get("library_dirs", []), libraries=found.get("libraries", []),
+                             depends=[*headers, "setup.py"], extra_compile_args=flags,
                              extra_link_args=SANITIZERS if sanitize else [], define_macros=[("PH_DEBUG", "1")] if debug else []))
     return out
 

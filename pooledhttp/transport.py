@@ -414,7 +414,8 @@ def default_transport() -> Transport:
 
 def live() -> dict[str, int]:
     """Live objects of the compiled floors, for the tests' teardown."""
-    return {**runtime.live(), **_pool.live()}
+    h2 = sys.modules.get("pooledhttp._proto.h2")
+    return {**runtime.live(), **_pool.live(), **(h2.live() if h2 is not None else {})}
 
 
 def _after_fork_in_child() -> None:

@@ -48,6 +48,7 @@ cdef class H2Connection(Connection):
     cdef int failed(self, Exchange ex, H2Stream* s) noexcept nogil
     cdef int feed_upload(self, Exchange ex, H2Stream* s) noexcept nogil
     cdef int take_heads(self, Exchange ex, H2Stream* s) noexcept nogil
+    cdef int spoiled(self, Exchange ex, int err) noexcept nogil
     cdef int head_done(self, Exchange ex, H2Stream* s) noexcept nogil
     cdef int small_body(self, Exchange ex, H2Stream* s) noexcept nogil
     cdef ssize_t pull(self, Exchange ex, H2Stream* s, char* dst, size_t n) noexcept nogil

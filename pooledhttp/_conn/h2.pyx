@@ -19,14 +19,15 @@ from pooledhttp._core.compat cimport (
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, SLICE, buffer_give, buffer_take, on_main, unsettled, wake_signal
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, ST_AGAIN,
-    ST_BROKE, ST_EOF, ST_FILE, ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TELL, ST_TIMEOUT, ST_TOO_LARGE, ST_UNDONE,
+    ST_BROKE, ST_EOF, ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TELL, ST_TIMEOUT, ST_TOO_LARGE, ST_UNDONE,
     ST_WOKEN,
 )
 from pooledhttp._net.stream cimport Stream
 from pooledhttp._pool.core cimport pool_capacity
 from pooledhttp._proto.h2 cimport (
-    BR_H2_CONNECTION, BR_H2_CUT, BR_H2_MESSAGE, BR_H2_PING, NEWS, OP_CANCEL, OP_REFUND, OP_RESUME, OP_SUBMIT, PROMOTED, STREAM_WINDOW, Block, h2_cancel, h2_close,
-    h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_ping, h2_refund, h2_request, h2_resume, h2_ring, h2_stream, h2_submit, text_add,
+    BR_H2_CONNECTION, BR_H2_CUT, BR_H2_MESSAGE, BR_H2_PING, NEWS, OP_CANCEL, OP_REFUND, OP_RESUME, OP_SUBMIT, PROMOTED, STREAM_WINDOW,
+    Block, h2_cancel, h2_close, h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_ping, h2_refund, h2_request, h2_resume, h2_ring, h2_stream,
+    h2_submit, text_add,
 )
 from pooledhttp._proto.head cimport parse_head
 
@@ -638,22 +639,19 @@ cdef class H2Connection(Connection):
             if ex.hi > ex.lo:
                 ex.facts.scanned = 0
                 if parse_head(ex.buf + ex.lo, ex.hi - ex.lo, ex.max_head + 32, &ex.facts) != ST_OK:
-                    ex.err = BR_H2_MESSAGE
-                    return ST_PROTO
+                    return self.spoiled(ex, BR_H2_MESSAGE)
                 if ex.facts.status < 200:
                     # The phrase is the status: the parser knows 100 alone.
                     phrase = ex.buf + ex.lo + ex.facts.reason_off
                     ex.facts.status = (phrase[0] - 48) * 100 + (phrase[1] - 48) * 10 + (phrase[2] - 48) if ex.facts.reason_len == 3 else 101
                     if ex.facts.status == 101:
-                        ex.err = BR_H2_MESSAGE
-                        return ST_PROTO
+                        return self.spoiled(ex, BR_H2_MESSAGE)
                     ex.lo += ex.facts.size
                     ex.interim += 1
                     if ex.expecting and ex.facts.status == 100:
                         self.go_on(ex)
                     if ex.interim > MAX_INTERIM:
-                        ex.err = BR_INTERIM_FLOOD
-                        return ST_PROTO
+                        return self.spoiled(ex, BR_INTERIM_FLOOD)
                     if ex.telling & TELL_INTERIM:
                         ex.head_at = ex.lo - ex.facts.size
                         ex.telling |= TELL_SEEN
@@ -679,6 +677,12 @@ cdef class H2Connection(Connection):
         if ex.stage == XS_BODY and (not ex.flags & FLAG_STREAM or (not ex.sending and ex.framing == FR_NONE)):
             return self.small_body(ex, s)
         return ST_OK
+
+    cdef int spoiled(self, Exchange ex, int err) noexcept nogil:
+        # Its owner finds that the peer broke the protocol: nothing more of it.
+        ex.err = err
+        ph_store_int(&self.h.goaway, 1)
+        return ST_PROTO
 
     cdef int head_done(self, Exchange ex, H2Stream* s) noexcept nogil:
         cdef int status = ex.facts.status

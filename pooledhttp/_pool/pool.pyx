@@ -229,7 +229,8 @@ cdef class Pool(PoolCore):
     """Connections of many hosts, bounded. 0 is no limit; times are in seconds, None or 0 is never.
 
     `max_idle`, `max_idle_per_host`, `max_per_host` (dialing, active and idle), `idle_timeout`, `lifetime`, `fifo` are `Transport`'s
-    options; `max_shared` bounds a host's connections where requests share them; over `max_hosts` pool keys, the least recently used ones that hold nothing fold into one row of the statistics.
+    options; `max_shared` bounds a host's
+    connections where requests share them; over `max_hosts` pool keys, the least recently used ones that hold nothing fold into one row of the statistics.
     """
 
     def __cinit__(self, *, int max_idle=200, int max_idle_per_host=100, int max_per_host=0, idle_timeout=90.0, lifetime=None,

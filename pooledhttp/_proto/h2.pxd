@@ -89,6 +89,7 @@ cdef struct H2Stream:
     size_t want_n
     size_t got
     size_t took                 # bytes that the window may open for
+    int reset                   # by the peer
     int detached                # its owner has gone
     int bulk                    # rung for only where all is there
     int64_t heard

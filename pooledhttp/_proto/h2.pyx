@@ -1,5 +1,5 @@
 """HTTP/2 (RFC 9113) sans I/O, by libnghttp2, which holds the peer to the protocol; what it lets pass goes through HTTP/1's own parser of heads."""
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
@@ -8,7 +8,7 @@ from pooledhttp._core.compat cimport (
     pthread_mutex_lock, pthread_mutex_unlock,
 )
 from pooledhttp._core.runtime cimport wake_signal
-from pooledhttp._core.status cimport ST_EOF, ST_H1, ST_PROTO, ST_STALE, ST_UNDONE
+from pooledhttp._core.status cimport ST_EOF, ST_H1, ST_PROTO, ST_UNDONE
 from pooledhttp._proto.nghttp2 cimport *
 
 cdef enum:
@@ -100,7 +100,7 @@ cdef bint _of_connection(const char* name, size_t n, const char* value, size_t m
 
 cdef size_t _fields(nghttp2_nv* nv, char* p, size_t n) noexcept nogil:
     # Field lines, in place: names in lower case. nv NULL: only count.
-    cdef size_t i = 0, end, colon, lo, hi, k, count = 0
+    cdef size_t i = 0, end, colon, lo, hi, count = 0
     while i < n:
         end = i
         while end < n and p[end] != 10:
@@ -346,7 +346,11 @@ cdef int _on_frame_recv(nghttp2_session* ng, const nghttp2_frame* frame, void* u
             h2_ring(s)
         pthread_mutex_unlock(&s.m)
         return NGHTTP2_ERR_CALLBACK_FAILURE if r else 0
-    if frame.hd.type == NGHTTP2_SETTINGS:
+    if frame.hd.type == NGHTTP2_RST_STREAM:
+        s = _of(ng, frame.hd.stream_id)
+        if s != NULL:
+            s.reset = 1
+    elif frame.hd.type == NGHTTP2_SETTINGS:
         if not frame.hd.flags & NGHTTP2_FLAG_ACK:
             r = nghttp2_session_get_remote_settings(ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS) & 0x7fffffff
             h.room = r if r < 1000 else 1000
@@ -463,6 +467,9 @@ cdef int _on_close(nghttp2_session* ng, int32_t id, uint32_t code, void* ud) noe
     elif not s.ended:                    # after a whole answer it only says that the upload may stop
         s.fail = ST_PROTO
         s.err = H2_RESET + (<int>code if code < 14 else 14)
+        if not s.reset and not s.detached:       # by us: what came does not fit together
+            s.err = BR_H2_MESSAGE
+            h.goaway = 1
         if code == NGHTTP2_ENHANCE_YOUR_CALM:
             h.goaway = h.calm = 1
             s.fail = ST_EOF if not s.final else ST_PROTO

@@ -44,6 +44,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     enum:
         NGHTTP2_DATA
         NGHTTP2_HEADERS
+        NGHTTP2_RST_STREAM
         NGHTTP2_SETTINGS
         NGHTTP2_PING
         NGHTTP2_GOAWAY
@@ -73,7 +74,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     void nghttp2_session_callbacks_set_on_begin_headers_callback(
         nghttp2_session_callbacks*, int (*)(nghttp2_session*, const nghttp2_frame*, void*) noexcept nogil)
     void nghttp2_session_callbacks_set_on_header_callback(
-        nghttp2_session_callbacks*, int (*)(nghttp2_session*, const nghttp2_frame*, const uint8_t*, size_t, const uint8_t*, size_t, uint8_t, void*) noexcept nogil)
+        nghttp2_session_callbacks*,
+        int (*)(nghttp2_session*, const nghttp2_frame*, const uint8_t*, size_t, const uint8_t*, size_t, uint8_t, void*) noexcept nogil)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(
         nghttp2_session_callbacks*, int (*)(nghttp2_session*, const nghttp2_frame*, void*) noexcept nogil)
     void nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(

@@ -17,8 +17,8 @@ from pooledhttp._core.compat cimport ph_gil_releases, ph_now
 from pooledhttp._core.limits cimport Limits
 from pooledhttp._core.runtime cimport WakeHandle, unsettled, wake_clear
 from pooledhttp._core.status cimport (
-    LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_BROKE, ST_CLOSED, ST_EOF, ST_H1, ST_IO,
-    ST_MORE, ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_UNDONE, ST_UNSURE,
+    LIM_POOL, LIM_TOTAL, PH_POOL, RE_CANCELLED, RE_ERROR, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, RE_TIMEOUT, ST_AGAIN, ST_BROKE, ST_CLOSED, ST_EOF,
+    ST_H1, ST_IO, ST_MORE, ST_NEED_GIL, ST_OK, ST_REFUSED, ST_STALE, ST_TELL, ST_TIMEOUT, ST_TLS, ST_UNDONE, ST_UNSURE,
 )
 from pooledhttp._net.stream cimport WAIT_READ, Stream
 from pooledhttp._net.tcp cimport sock_wait

@@ -100,9 +100,8 @@ def test_a_body_that_the_connections_end_cuts(peer: MakePeer, h2c: MakeClient) -
 
     client = h2c()
     for stream in (False, True):
-        with pytest.raises(errors.RemoteProtocolError, match="cut short"):
-            with client.stream("GET", peer(script).url("/")) as r:
-                r.read()
+        with pytest.raises(errors.RemoteProtocolError, match="cut short"), client.stream("GET", peer(script).url("/")) as r:
+            r.read()
         if not stream:
             with pytest.raises(errors.RemoteProtocolError, match="cut short"):
                 client.get(peer(script).url("/"))
@@ -247,7 +246,7 @@ def test_an_idle_connection_answers(peer: MakePeer, h2c: MakeClient) -> None:
 
 
 def test_a_spike_opens_few_connections(new_client: MakeClient, peer: MakePeer, ca: Authority) -> None:
-    """100 threads at once to a host that nobody knows: those that began to dial before the first connection was there, and none of them stays beside it for long.
+    """100 threads at once to a host that nobody knows: those that began to dial before the first connection was there.
     Where HTTP/2 is known of the host: one."""
     context = ca.new_server("127.0.0.1")
     context.set_alpn_protocols(["h2", "http/1.1"])

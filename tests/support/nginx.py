@@ -1,7 +1,7 @@
 """nginx from the system's packages, with its own directory, ports and logs.
 
-Servers: `plain`, `tls`, `h2` (TLS, HTTP/2 offered) and `h2c` (HTTP/2 in the clear) keep connections alive without a limit, `few` closes each after five requests,
-`brief` says `Keep-Alive: timeout=1` and means it. All have the same locations:
+Servers: `plain`, `tls`, `h2` (TLS, HTTP/2 offered) and `h2c` (HTTP/2 in the clear) keep connections alive without a limit, `few` closes each
+after five requests, `brief` says `Keep-Alive: timeout=1` and means it. All have the same locations:
 
 /1k /64k /1m /1g     files (`content(name)` is what is in the first three; /1g is a gibibyte of zeros)
 /chunked/NAME        the same, chunked
