@@ -26,7 +26,7 @@ from pooledhttp._net.stream cimport Stream
 from pooledhttp._pool.core cimport pool_capacity
 from pooledhttp._proto.h2 cimport (
     BR_H2_CONNECTION, BR_H2_CUT, BR_H2_MESSAGE, BR_H2_PING, NEWS, OP_CANCEL, OP_REFUND, OP_RESUME, OP_SUBMIT, PROMOTED, STREAM_WINDOW,
-    Block, h2_cancel, h2_close, h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_ping, h2_refund, h2_request, h2_resume, h2_ring, h2_stream,
+    Block, Part, h2_cancel, h2_close, h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_ping, h2_refund, h2_request, h2_resume, h2_ring, h2_stream,
     h2_submit, text_add,
 )
 from pooledhttp._proto.head cimport parse_head
@@ -492,6 +492,7 @@ cdef class H2Connection(Connection):
 
     cdef int begin(self, Exchange ex) noexcept nogil:
         cdef H2Stream* s
+        cdef Part method, target, authority, fields
         if ex.h2 != NULL:
             self.let_go(ex)
         ex.reset()
@@ -508,9 +509,15 @@ cdef class H2Connection(Connection):
         if s == NULL:
             return ST_NOMEM
         ex.h2 = <void*>s
-        if h2_request(s, PyBytes_AS_STRING(ex.method), PyBytes_GET_SIZE(ex.method), PyBytes_AS_STRING(ex.target), PyBytes_GET_SIZE(ex.target),
-                      PyBytes_AS_STRING(ex.authority), PyBytes_GET_SIZE(ex.authority), PyBytes_AS_STRING(ex.fields), PyBytes_GET_SIZE(ex.fields),
-                      self.secure) < 0:
+        method.p = PyBytes_AS_STRING(ex.method)
+        method.n = PyBytes_GET_SIZE(ex.method)
+        target.p = PyBytes_AS_STRING(ex.target)
+        target.n = PyBytes_GET_SIZE(ex.target)
+        authority.p = PyBytes_AS_STRING(ex.authority)
+        authority.n = PyBytes_GET_SIZE(ex.authority)
+        fields.p = PyBytes_AS_STRING(ex.fields)
+        fields.n = PyBytes_GET_SIZE(ex.fields)
+        if h2_request(s, method, target, authority, fields, self.secure) < 0:
             return ST_NOMEM
         if ex.body is not None and PyBytes_GET_SIZE(ex.body) > 0:
             s.has_body = 1

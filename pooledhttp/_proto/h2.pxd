@@ -44,7 +44,7 @@ cdef struct Block:              # of a body; its bytes follow
     size_t n
 
 
-cdef struct Part:               # of an upload
+cdef struct Part:               # of what is sent
     const char* p
     size_t n
 
@@ -128,8 +128,7 @@ cdef void h2_drop(H2Stream* s) noexcept nogil
 cdef void h2_ring(H2Stream* s) noexcept nogil                   # under m
 cdef int text_add(Text* t, const char* p, size_t n) noexcept nogil
 # `fields` are validated field lines; what belongs to a connection (RFC 9113 section 8.2.2), and Host, is left out. 0, or -1: no memory.
-cdef int h2_request(H2Stream* s, const char* method, size_t n_method, const char* target, size_t n_target, const char* authority, size_t n_authority,
-                    const char* fields, size_t n_fields, bint secure) noexcept nogil
+cdef int h2_request(H2Stream* s, Part method, Part target, Part authority, Part fields, bint secure) noexcept nogil
 
 cdef int h2_open(H2* h, size_t max_head) noexcept nogil         # 0, or -1: no memory
 cdef void h2_close(H2* h) noexcept nogil

@@ -138,21 +138,20 @@ cdef inline void _pair(nghttp2_nv* nv, const char* name, size_t n, const char* v
     nv.flags = 0
 
 
-cdef int h2_request(H2Stream* s, const char* method, size_t n_method, const char* target, size_t n_target, const char* authority, size_t n_authority,
-                    const char* fields, size_t n_fields, bint secure) noexcept nogil:
+cdef int h2_request(H2Stream* s, Part method, Part target, Part authority, Part fields, bint secure) noexcept nogil:
     cdef char* p
-    if (text_add(&s.text, method, n_method) or text_add(&s.text, target, n_target) or text_add(&s.text, authority, n_authority)
-            or text_add(&s.text, fields, n_fields)):
+    if (text_add(&s.text, method.p, method.n) or text_add(&s.text, target.p, target.n) or text_add(&s.text, authority.p, authority.n)
+            or text_add(&s.text, fields.p, fields.n)):
         return -1
     p = s.text.p
-    s.nv = <nghttp2_nv*>malloc((4 + _fields(NULL, p + n_method + n_target + n_authority, n_fields)) * sizeof(nghttp2_nv))
+    s.nv = <nghttp2_nv*>malloc((4 + _fields(NULL, p + method.n + target.n + authority.n, fields.n)) * sizeof(nghttp2_nv))
     if s.nv == NULL:
         return -1
-    _pair(&s.nv[0], b":method", 7, p, n_method)
+    _pair(&s.nv[0], b":method", 7, p, method.n)
     _pair(&s.nv[1], b":scheme", 7, b"https" if secure else b"http", 5 if secure else 4)
-    _pair(&s.nv[2], b":authority", 10, p + n_method + n_target, n_authority)
-    _pair(&s.nv[3], b":path", 5, p + n_method, n_target)
-    s.n_nv = 4 + _fields(s.nv + 4, p + n_method + n_target + n_authority, n_fields)
+    _pair(&s.nv[2], b":authority", 10, p + method.n + target.n, authority.n)
+    _pair(&s.nv[3], b":path", 5, p + method.n, target.n)
+    s.n_nv = 4 + _fields(s.nv + 4, p + method.n + target.n + authority.n, fields.n)
     return 0
 
 
