@@ -12,7 +12,6 @@ cdef class H2Connection(Connection):
     cdef char* out               # frames that are not sent yet lie in here; NULL: there are none
     cdef size_t out_at
     cdef size_t out_n
-    cdef bint more               # the stream may have bytes without the socket
     cdef bint stuck              # the kernel took no more
     cdef int room                # as the pool was told
     cdef int64_t last_read

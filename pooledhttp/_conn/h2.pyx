@@ -26,7 +26,7 @@ from pooledhttp._net.stream cimport Stream
 from pooledhttp._pool.core cimport pool_capacity
 from pooledhttp._proto.h2 cimport (
     BR_H2_CONNECTION, BR_H2_CUT, BR_H2_MESSAGE, BR_H2_PING, NEWS, OP_CANCEL, OP_REFUND, OP_RESUME, OP_SUBMIT, PROMOTED, STREAM_WINDOW,
-    Block, Part, h2_cancel, h2_close, h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_ping, h2_refund, h2_request, h2_resume, h2_ring, h2_stream,
+    Block, Part, h2_cancel, h2_close, h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_owes, h2_ping, h2_refund, h2_request, h2_resume, h2_ring, h2_stream,
     h2_submit, text_add,
 )
 from pooledhttp._proto.head cimport parse_head
@@ -247,12 +247,10 @@ cdef class H2Connection(Connection):
         while True:
             r = self.stream.try_recv(self.inbuf, BUFFER_SIZE)
             if r == ST_AGAIN:
-                self.more = False
                 return ST_OK
             if r < 0:
                 self.die(<int>r, 0)
                 return BREAK
-            self.more = True
             if h2_feed(&self.h, self.inbuf, r) < 0:
                 self.die(ST_BROKE, BR_H2_CONNECTION)
                 return BREAK
@@ -261,7 +259,7 @@ cdef class H2Connection(Connection):
                 self.room = self.h.room
                 pool_capacity(&self.slot, self.room)
             got += r
-            if got >= 262144 or r < 16384:
+            if got >= 262144 or (r < 16384 and not self.stream.ready):
                 return ST_OK
 
     cdef int64_t next_ping(self) noexcept nogil:
@@ -300,7 +298,7 @@ cdef class H2Connection(Connection):
             st = self.send_out()
             if st == BREAK:
                 continue
-            if self.more and self.receive() != ST_OK:
+            if self.stream.ready and self.receive() != ST_OK:
                 continue
             if ph_load_int(&s.bell) & NEWS:
                 return ST_OK
@@ -316,7 +314,7 @@ cdef class H2Connection(Connection):
                 end = ping
             if main and (end < 0 or now + SLICE < end):
                 end = now + SLICE
-            if self.more or st == ST_MORE or self.dead:
+            if self.stream.ready or st == ST_MORE or self.dead:
                 end = now
             ph_swap_int(&self.sleeping, 1)
             if ph_load_ptr(&self.box) != NULL:
@@ -350,6 +348,7 @@ cdef class H2Connection(Connection):
     cdef void hand_on(self) noexcept nogil:
         cdef H2Stream* s
         cdef int parks
+        cdef bint owes = True
         while True:
             if self.inbuf != NULL:
                 buffer_give(self.inbuf)
@@ -375,6 +374,15 @@ cdef class H2Connection(Connection):
                     h2_drop(s)
                     return
                 s = s.next
+            if not self.dead:
+                # Nobody comes after us for now: what the peer is owed goes out, and nothing waits where no poll sees it.
+                if self.stream.ready:
+                    self.receive()
+                    continue
+                if owes and h2_owes(&self.h) and not self.stuck:
+                    owes = False
+                    self.send_out()
+                    continue
             ph_swap_int(&self.role, 0)
             # Who came in between has found the role taken.
             if ph_load_int(&self.parks) == parks and ph_load_ptr(&self.box) == NULL:

@@ -12,6 +12,7 @@ cdef class Stream:
     cdef int err                   # errno behind the last ST_IO
     cdef public object exc         # the exception behind the last ST_TLS
     cdef bint foreign              # `exc` is not TLS's: raised by a signal's handler inside ssl, or MemoryError. Raise it as it is
+    cdef bint ready                # a receive has something without the socket: decrypted bytes, whole records, or an end
     cdef int64_t heard             # ns: when bytes last came that could not be handed out yet (the middle of a TLS record); 0: never
     cdef int64_t moved             # ns: when the kernel last took bytes that had been accepted before; 0: never
     # Blocking. recv_into: >= 1 bytes, ST_EOF, ST_TIMEOUT, ST_INTR, ST_WOKEN (only where wake is given), ST_IO, ST_TLS.

@@ -10,7 +10,6 @@ cdef class TlsStream(Stream):
     cdef TlsStream under         # the TLS below this one, which owns the descriptor; None over a socket
     cdef bint clean_eof          # the peer said close_notify: nothing was cut off
     cdef bint truncated          # the TCP connection ended or broke without one
-    cdef bint ready              # a receive has something without the socket: decrypted bytes, whole records, or `ended`
     cdef bint established        # the handshake is done
     cdef bint write_reads        # a write waits for the peer's part of a renegotiation (TLS 1.2)
     cdef int ended               # ST_EOF, ST_TLS or ST_IO for every receive from now on; 0: none

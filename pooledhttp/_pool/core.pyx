@@ -352,6 +352,7 @@ cdef void pool_dialed(PoolCore p, Host host, Poolable c, Holder* holder, int64_t
     cdef Slot* s = &c.slot
     cdef Wakes wakes
     cdef int broken, n
+    cdef bint surplus = False
     wakes.n = 0
     c.home = host
     s.host = <void*>h
@@ -372,8 +373,11 @@ cdef void pool_dialed(PoolCore p, Host host, Poolable c, Holder* holder, int64_t
         h.n_open += 1
         h.shared = s.shares
         if s.shares:
-            s.fresh = 1
-            h.n_fresh += 1
+            # Of the dials of a host that nobody knew, one is enough: this serves the request that made it, and no other.
+            surplus = h.free_head != NULL or h.n_fresh > 0 or (p.max_shared > 0 and h.n_open > p.max_shared)
+            if not surplus:
+                s.fresh = 1
+                h.n_fresh += 1
         h.n_active += 1
         ph_add_int(&_open, 1)
         s.all_next = h.all_head
@@ -385,10 +389,14 @@ cdef void pool_dialed(PoolCore p, Host host, Poolable c, Holder* holder, int64_t
             s.in_use = 1
             s.holder = holder
             s.interrupted = p.ended
-            if s.in_use < s.capacity and not p.ended:
+            if surplus:
+                _condemn_locked(s, RE_EVICTED)
+            elif s.in_use < s.capacity and not p.ended:
                 _settle_locked(p, h, s, now, dead, &wakes)
         elif p.closed or p.keep_none:
             _retire_locked(p, s, RE_SHUTDOWN, dead, &wakes)
+        elif surplus:
+            _retire_locked(p, s, RE_EVICTED, dead, &wakes)
         else:
             _settle_locked(p, h, s, now, dead, &wakes)
         broken = s.interrupted

@@ -534,6 +534,10 @@ cdef ssize_t h2_frames(H2* h, const uint8_t** p) noexcept nogil:
     return r if r >= 0 else -1
 
 
+cdef bint h2_owes(H2* h) noexcept nogil:
+    return nghttp2_session_want_write(h.ng) != 0
+
+
 cdef int h2_ping(H2* h) noexcept nogil:
     h.pinged = 1
     return nghttp2_submit_ping(h.ng, NGHTTP2_FLAG_NONE, NULL)

@@ -299,6 +299,7 @@ def test_a_protocol_error_of_the_connection_is_for_who_is_fresh(peer: MakePeer, 
         h2 = Frames(conn)
         h2.request()
         h2.goaway(0, PROTOCOL_ERROR)
+        h2.drain()
 
     client = h2c(retry_stale=False)
     with pytest.raises(errors.RemoteProtocolError):

@@ -5,13 +5,14 @@ from typing import ClassVar
 
 from tests.support.servers.base import BRIEF, FEW, LONG, Server
 
-MODULES = ("mpm_event", "authz_core", "setenvif", "rewrite", "proxy", "proxy_http")
+MODULES = ("mpm_event", "authz_core", "setenvif", "rewrite", "proxy", "proxy_http", "http2")
 
 
 class Apache(Server):
     name = "apache"
     package = "apache2-bin"
     binary = "apache2"
+    h2 = "main"
     doors: ClassVar[tuple[str, ...]] = ("main", "brief", "few")
 
     def commands(self) -> list[list[str]]:
@@ -23,6 +24,7 @@ Listen 127.0.0.1:{port}
 <VirtualHost 127.0.0.1:{port}>
     DocumentRoot {self.files}
     {keep[door]}
+    Protocols h2c http/1.1
     RewriteEngine on
     RewriteRule ^/204$ - [R=204,L]
     RewriteRule ^/(?:echo|mirror|worker|chunked/.*)$ http://127.0.0.1:{self.backend}%{{REQUEST_URI}} [P,L]

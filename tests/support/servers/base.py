@@ -1,7 +1,7 @@
 """A real server as the matrix sees it: it starts on free ports in a directory of its own, says when it is ready, and leaves nothing when it is stopped.
 
 A server has doors, each a port with the same routes (see routes): `main` keeps connections alive for minutes, `brief` closes them after a second without a
-request, `few` after the fifth request. All have the first two; not every server can do the third.
+request, `few` after the fifth request, `h2` speaks HTTP/2. All have the first two; not every server can do the others.
 """
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Server:
     python: ClassVar[bool] = False
     before: ClassVar[str] = "uvicorn"  # what it passes on to
     doors: ClassVar[tuple[str, ...]] = ("main", "brief")
+    h2: ClassVar[str | None] = None    # the door that speaks HTTP/2 in the clear by prior knowledge, alone or too
     asks_version: ClassVar[tuple[str, ...]] = ("-v",)
 
     def __init__(self, backend: int = 0, doors: tuple[str, ...] | None = None) -> None:

@@ -10,12 +10,14 @@ class Caddy(Server):
     and is lost to it once in some hundred times, by a plain socket as well: the answer's end is cut off."""
 
     name = package = binary = "caddy"
+    h2 = "main"
     asks_version: ClassVar[tuple[str, ...]] = ("version",)
 
     def commands(self) -> list[list[str]]:
         keep = {"main": LONG, "brief": BRIEF}
         idle = "".join(f"""
     servers 127.0.0.1:{port} {{
+        protocols h1 h2 h2c
         timeouts {{
             idle {keep[door]}s
         }}

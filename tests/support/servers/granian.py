@@ -7,6 +7,7 @@ class Granian(PythonServer):
     """Rust's hyper under a WSGI application. Its time for a request's head, at most a minute, is the one for idling too."""
 
     name = package = binary = "granian"
+    h2 = "main"
 
     def command(self, door: str, port: int) -> list[str]:
         return ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--blocking-threads", "8",

@@ -9,6 +9,7 @@ class H2o(Server):
     """A process for each door: the time that a connection may idle is one for all ports."""
 
     name = package = binary = "h2o"
+    h2 = "main"
 
     def commands(self) -> list[list[str]]:
         keep = {"main": LONG, "brief": BRIEF}

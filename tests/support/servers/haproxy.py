@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import ClassVar
 
 from tests.support.servers.base import BRIEF, LONG, Server
 
@@ -13,12 +14,14 @@ class Haproxy(Server):
     """
 
     name = package = binary = "haproxy"
+    doors: ClassVar[tuple[str, ...]] = ("main", "brief", "h2")
+    h2 = "h2"
 
     def commands(self) -> list[list[str]]:
-        keep = {"main": LONG, "brief": BRIEF}
+        keep = {"main": LONG, "brief": BRIEF, "h2": LONG}
         fronts = "".join(f"""
 frontend {door}
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port}{" proto h2" if door == "h2" else ""}
     timeout http-keep-alive {keep[door]}s
     http-request return status 204 if {{ path /204 }}
     http-request deny if {{ path /deny }}

@@ -7,6 +7,7 @@ from tests.support.servers.base import FEW, PythonServer
 
 class Hypercorn(PythonServer):
     name = package = binary = "hypercorn"
+    h2 = "main"
     doors: ClassVar[tuple[str, ...]] = ("main", "brief", "few")
 
     def command(self, door: str, port: int) -> list[str]:

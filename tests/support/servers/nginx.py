@@ -12,14 +12,16 @@ class Nginx(Server):
 
     name = binary = "nginx"
     package = "nginx-light"
-    doors: ClassVar[tuple[str, ...]] = ("main", "brief", "few")
+    doors: ClassVar[tuple[str, ...]] = ("main", "brief", "few", "h2")
+    h2 = "h2"
 
     def commands(self) -> list[list[str]]:
         keep = {"main": f"keepalive_requests 1000000; keepalive_timeout {LONG}s;", "brief": f"keepalive_timeout {BRIEF}s;",
                 "few": f"keepalive_requests {FEW}; keepalive_timeout {LONG}s;"}
+        keep["h2"] = keep["main"]
         servers = "".join(f"""
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{" http2" if door == "h2" else ""};
         {keep[door]}
         root {self.files};
         client_max_body_size 0;
