@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from pooledhttp._core.runtime import WakeHandle, current_wake
 from pooledhttp._typing import Protocol
@@ -38,6 +39,24 @@ class Drainable(Protocol):
     def drain_end(self) -> None: ...
 
 
+class Bell:
+    """What the janitor's thread waits by. Where an `Event` has a lock of Python's, which a finalizer that comes in its midst cannot have twice, this is one
+    step: a collected response may ring in the very thread that waits."""
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        if self._silent.locked():
+            with suppress(RuntimeError):       # somebody else rang in between
+                self._silent.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Until it rings, which it then has not done any more; False where it did not in time."""
+        return self._silent.acquire(timeout=seconds)
+
+
 class Janitor:
     """Sweeps the pools that it was told of until nothing idles in them, and drains what it was given."""
 
@@ -52,7 +71,7 @@ class Janitor:
         self._drains: list[tuple[int, Drainable]] = []       # until when, and what: not looked at yet
         self._held: list[tuple[int, Drainable]] = []         # the thread's own
         self._news: deque[Callable[[], None]] = deque()
-        self._nudged = threading.Event()
+        self._nudged = Bell()
         self._wake: WakeHandle | None = None                  # the thread's, while it waits for what is drained
         self._thread: threading.Thread | None = None
         self._runs: threading.Thread | None = None            # that same one, once it took up its work: nobody else ends it from then on
@@ -132,7 +151,7 @@ class Janitor:
 
     def nudge(self) -> None:
         """Something was closed, or is to be drained: look now."""
-        self._nudged.set()
+        self._nudged.ring()
         wake = self._wake
         if wake is not None:
             wake.signal()
@@ -153,7 +172,6 @@ class Janitor:
                     continue
             else:
                 self._nudged.wait(TICK)
-            self._nudged.clear()
             swept = time.monotonic()
             with self._lock:
                 pools = list(self._pools)
