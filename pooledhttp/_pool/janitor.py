@@ -11,7 +11,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 from pooledhttp._core.runtime import WakeHandle, current_wake
 from pooledhttp._typing import Protocol
@@ -48,9 +47,10 @@ class Bell:
         self._silent.acquire()
 
     def ring(self) -> None:
-        if self._silent.locked():
-            with suppress(RuntimeError):       # somebody else rang in between
-                self._silent.release()
+        try:
+            self._silent.release()
+        except RuntimeError:                   # it rings already
+            return
 
     def wait(self, seconds: float) -> bool:
         """Until it rings, which it then has not done any more; False where it did not in time."""
