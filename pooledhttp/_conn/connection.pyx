@@ -39,7 +39,8 @@ cdef class Exchange:
 
     def __dealloc__(self):
         self.drop_buffer()
-        free(self.tail)
+        if self.tail != NULL:
+            free(self.tail)
 
     cdef void reset(self) noexcept nogil:
         self.n_spans = self.at_span = 0
@@ -53,9 +54,9 @@ cdef class Exchange:
             self.max_body = -2 - self.max_body
         self.interim = 0
         self.framed = True
-        free(self.tail)
-        self.tail = NULL
-        self.n_tail = 0
+        if self.tail != NULL:
+            free(self.tail)
+            self.tail = NULL
         self.h2_seen = 0
         self.framing = FR_NONE
         self.stage = XS_HEAD
