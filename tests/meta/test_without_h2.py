@@ -17,9 +17,9 @@ WITHOUT = """
 import sys
 from importlib.machinery import PathFinder
 
-class Without:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         return None if name in ("pooledhttp._conn.h2", "pooledhttp._proto.h2") else PathFinder.find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
@@ -40,8 +40,8 @@ def test_without(peer: Callable[..., Peer], ca: Authority) -> None:
     context = ca.new_server("127.0.0.1")
     context.set_alpn_protocols(["h2", "http/1.1"])
     server = peer(answering(respond(b"fine")), tls=context)
-    done = subprocess.run([sys.executable, "-c", WITHOUT, f"https://127.0.0.1:{server.port}/", str(ca.pem)], cwd=ROOT, capture_output=True, text=True, timeout=30,
-                          check=False)
+    done = subprocess.run([sys.executable, "-c", WITHOUT, f"https://127.0.0.1:{server.port}/", str(ca.pem)], cwd=ROOT, capture_output=True, text=True,
+                          timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["HTTP/1.1 http/1.1 fine", 'http2="prior-knowledge" cannot be: this build has no libnghttp2']
 
@@ -53,5 +53,6 @@ def test_without(peer: Callable[..., Peer], ca: Authority) -> None:
 ])
 def test_what_the_build_says(tmp_path: Path, wanted: str, says: str, ends: str) -> None:
     env = {"POOLEDHTTP_HTTP2": wanted, "PATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", "import setup; print(setup.nghttp2())"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", "import setup; print(setup.nghttp2())"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=30,
+                          check=False)
     assert (done.stdout.strip(), done.stderr) == (ends, says)
