@@ -113,7 +113,8 @@ cdef class Exchange:
     cdef object fallback         # h11, where it decides
     cdef size_t head_at          # where the answer's head begins in buf
     # --- over HTTP/2
-    cdef void* h2                     # its H2Stream, while it is under way
+    cdef void* h2                # its H2Stream, until the exchange is over: freed with the GIL, so that who has that may look
+    cdef void (*h2_free)(void*) noexcept nogil
     cdef size_t h2_seen               # bytes of that one's heads that were copied to buf
     cdef bint framed                  # an upload of unknown length is framed by the exchange, as chunks; else by the connection
     cdef char* tail                   # field lines, malloc'ed; NULL: none
@@ -144,6 +145,7 @@ cdef class Exchange:
 
     cdef void reset(self) noexcept nogil            # a new attempt
     cdef void drop_buffer(self) noexcept nogil
+    cdef void drop_h2(self) noexcept nogil
 
 
 cdef inline bint provisional(Exchange ex) noexcept nogil:
@@ -183,7 +185,7 @@ cdef class Connection(Poolable):
     # The exchange is broken off, for `reason`. What becomes of the connection: as above.
     cdef int part(self, Exchange ex, int reason) noexcept nogil
     # From another thread: end what `ex` waits on, where others share the connection. False: nobody does, see Poolable.interrupt.
-    cdef bint disturb(self, Exchange ex) noexcept nogil
+    cdef bint disturb(self, Exchange ex)
     cdef bint shared(self) noexcept nogil          # among exchanges
 
 

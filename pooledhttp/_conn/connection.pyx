@@ -39,6 +39,7 @@ cdef class Exchange:
 
     def __dealloc__(self):
         self.drop_buffer()
+        self.drop_h2()
         if self.tail != NULL:
             free(self.tail)
 
@@ -54,6 +55,8 @@ cdef class Exchange:
             self.max_body = -2 - self.max_body
         self.interim = 0
         self.framed = True
+        if self.h2 != NULL:
+            self.drop_h2()
         if self.tail != NULL:
             free(self.tail)
             self.tail = NULL
@@ -65,6 +68,12 @@ cdef class Exchange:
         self.err = 0
         self.silent_since = 0
         self.t_sent = self.t_first = self.t_head = self.t_done = 0
+
+    cdef void drop_h2(self) noexcept nogil:
+        cdef void* stream = self.h2
+        if stream != NULL:
+            self.h2 = NULL
+            self.h2_free(stream)
 
     cdef void drop_buffer(self) noexcept nogil:
         cdef char* buf = self.buf
@@ -102,7 +111,7 @@ cdef class Connection(Poolable):
     cdef int part(self, Exchange ex, int reason) noexcept nogil:
         return reason
 
-    cdef bint disturb(self, Exchange ex) noexcept nogil:
+    cdef bint disturb(self, Exchange ex):
         return False
 
     cdef bint shared(self) noexcept nogil:

@@ -43,6 +43,10 @@ cdef enum:
     BREAK = -1000            # of `receive`: see `dead`
 
 
+cdef void _free(void* s) noexcept nogil:
+    h2_drop(<H2Stream*>s)
+
+
 cdef class H2Connection(Connection):
     """An HTTP/2 connection over `stream`, which it owns. `info` as for HTTP/1; `secure` says the requests' scheme; the rest is in bytes and ns."""
 
@@ -62,6 +66,9 @@ cdef class H2Connection(Connection):
         self.last_read = ph_now()
 
     def __dealloc__(self):
+        if not self.dead:
+            self.dead = ST_EOF
+        self.drain()
         h2_fail(&self.h, ST_EOF, 0)
         h2_close(&self.h)
         if self.out != NULL:
@@ -501,8 +508,6 @@ cdef class H2Connection(Connection):
     cdef int begin(self, Exchange ex) noexcept nogil:
         cdef H2Stream* s
         cdef Part method, target, authority, fields
-        if ex.h2 != NULL:
-            self.let_go(ex)
         ex.reset()
         ex.framed = False
         if ex.own_buf:
@@ -517,6 +522,7 @@ cdef class H2Connection(Connection):
         if s == NULL:
             return ST_NOMEM
         ex.h2 = <void*>s
+        ex.h2_free = _free
         method.p = PyBytes_AS_STRING(ex.method)
         method.n = PyBytes_GET_SIZE(ex.method)
         target.p = PyBytes_AS_STRING(ex.target)
@@ -881,9 +887,8 @@ cdef class H2Connection(Connection):
         cdef H2Stream* s = <H2Stream*>ex.h2
         cdef Block* b
         cdef bint whole
-        if s == NULL:
+        if s == NULL or s.detached:
             return
-        ex.h2 = NULL
         pthread_mutex_lock(&s.m)
         s.detached = 1
         s.want_p = NULL
@@ -902,7 +907,6 @@ cdef class H2Connection(Connection):
         if not whole and not self.dead:
             self.push(s, OP_CANCEL)
             self.turn()
-        h2_drop(s)
 
     cdef int health(self, int reason) noexcept nogil:
         if self.dead:
@@ -915,15 +919,19 @@ cdef class H2Connection(Connection):
         self.let_go(ex)
         return reason if reason == RE_FORKED else self.health(reason)
 
-    cdef bint disturb(self, Exchange ex) noexcept nogil:
+    cdef bint disturb(self, Exchange ex):
         cdef H2Stream* s = <H2Stream*>ex.h2
-        if s != NULL:
+        if s == NULL:
+            return True
+        h2_hold(s)                           # the reader may be done with it at any time
+        with nogil:
             pthread_mutex_lock(&s.m)
             if not s.fail:
                 s.fail = ST_EOF
             h2_ring(s)
             pthread_mutex_unlock(&s.m)
             self.kick()
+            h2_drop(s)
         return True
 
     cdef int verdict(self, Exchange ex, int64_t* idle_limit) noexcept nogil:
