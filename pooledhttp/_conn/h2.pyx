@@ -16,7 +16,7 @@ from pooledhttp._core.compat cimport (
     ph_load_int, ph_load_ptr, ph_now, ph_or_int, ph_poll, ph_rouse, ph_store_int, ph_swap_int, ph_swap_ptr, ph_wake_drain, ph_wake_open, ph_wake_write,
     pollfd, pthread_mutex_lock, pthread_mutex_unlock,
 )
-from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, SLICE, buffer_give, buffer_take, on_main, unsettled, wake_signal
+from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, SLICE, buffer_give, buffer_take, Wake, on_main, unsettled, wake_drop, wake_hold, wake_signal
 from pooledhttp._core.status cimport (
     LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_ERROR, RE_FORKED, RE_NOT_REUSABLE, RE_REUSE, RE_SERVER_CLOSED, ST_AGAIN,
     ST_BROKE, ST_EOF, ST_INTR, ST_IO, ST_MORE, ST_NEED_GIL, ST_NOMEM, ST_OK, ST_PROTO, ST_REFUSED, ST_TELL, ST_TIMEOUT, ST_TOO_LARGE, ST_UNDONE,
@@ -26,8 +26,8 @@ from pooledhttp._net.stream cimport Stream
 from pooledhttp._pool.core cimport pool_capacity
 from pooledhttp._proto.h2 cimport (
     BR_H2_CONNECTION, BR_H2_CUT, BR_H2_MESSAGE, BR_H2_PING, NEWS, OP_CANCEL, OP_REFUND, OP_RESUME, OP_SUBMIT, PROMOTED, STREAM_WINDOW,
-    Block, Part, h2_cancel, h2_close, h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_owes, h2_ping, h2_refund, h2_request, h2_resume, h2_ring, h2_stream,
-    h2_submit, text_add,
+    Block, Part, h2_cancel, h2_close, h2_drop, h2_fail, h2_feed, h2_frames, h2_hold, h2_open, h2_owes, h2_ping, h2_refund, h2_request, h2_resume,
+    h2_ring, h2_stream, h2_submit, text_add,
 )
 from pooledhttp._proto.head cimport parse_head
 
@@ -170,8 +170,8 @@ cdef class H2Connection(Connection):
                     pthread_mutex_lock(&s.m)
                     s.fail = ST_UNDONE
                     s.closed = 1
-                    h2_ring(s)
                     pthread_mutex_unlock(&s.m)
+                    h2_ring(s)
             if not self.dead:
                 if ops & OP_RESUME:
                     h2_resume(&self.h, s)
@@ -354,6 +354,7 @@ cdef class H2Connection(Connection):
 
     cdef void hand_on(self) noexcept nogil:
         cdef H2Stream* s
+        cdef Wake* wake
         cdef int parks
         cdef bint owes = True
         while True:
@@ -372,12 +373,16 @@ cdef class H2Connection(Connection):
                     # Held: once it knows, its owner may end it.
                     h2_hold(s)
                     pthread_mutex_lock(&s.m)
+                    wake = s.wake
+                    if wake != NULL:
+                        wake_hold(wake)
+                    pthread_mutex_unlock(&s.m)
                     ph_or_int(&s.bell, PROMOTED)
-                    if s.wake != NULL:
-                        wake_signal(s.wake)
+                    if wake != NULL:
+                        wake_signal(wake)
+                        wake_drop(wake)
                     else:
                         ph_rouse(&s.bell)
-                    pthread_mutex_unlock(&s.m)
                     h2_drop(s)
                     return
                 s = s.next
@@ -928,8 +933,8 @@ cdef class H2Connection(Connection):
             pthread_mutex_lock(&s.m)
             if not s.fail:
                 s.fail = ST_EOF
-            h2_ring(s)
             pthread_mutex_unlock(&s.m)
+            h2_ring(s)
             self.kick()
             h2_drop(s)
         return True

@@ -7,7 +7,7 @@ from pooledhttp._core.compat cimport (
     EINTR, c_pread, errno, ph_add_int, ph_gil_releases, ph_load_int, ph_now, ph_or_int, ph_rouse, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock,
 )
-from pooledhttp._core.runtime cimport wake_signal
+from pooledhttp._core.runtime cimport Wake, wake_drop, wake_hold, wake_signal
 from pooledhttp._core.status cimport ST_EOF, ST_H1, ST_PROTO, ST_UNDONE
 from pooledhttp._proto.nghttp2 cimport *
 
@@ -71,10 +71,17 @@ cdef void h2_drop(H2Stream* s) noexcept nogil:
 
 
 cdef void h2_ring(H2Stream* s) noexcept nogil:
-    if ph_or_int(&s.bell, 1) & 1 or not ph_load_int(&s.waits):
+    cdef Wake* w
+    if ph_or_int(&s.bell, NEWS) & NEWS or not ph_load_int(&s.waits):
         return
-    if s.wake != NULL:
-        wake_signal(s.wake)
+    pthread_mutex_lock(&s.m)
+    w = s.wake
+    if w != NULL:
+        wake_hold(w)                     # its thread may end at any time
+    pthread_mutex_unlock(&s.m)
+    if w != NULL:
+        wake_signal(w)
+        wake_drop(w)
     else:
         ph_rouse(&s.bell)
 
@@ -156,6 +163,7 @@ cdef int h2_request(H2Stream* s, Part method, Part target, Part authority, Part 
 
 
 cdef ssize_t _read_upload(nghttp2_session* ng, int32_t id, uint8_t* buf, size_t room, uint32_t* flags, nghttp2_data_source* source, void* ud) noexcept nogil:
+    cdef bint ring = False
     cdef H2* h = <H2*>ud
     cdef H2Stream* s = <H2Stream*>source.ptr
     cdef size_t n = 0, take
@@ -164,6 +172,8 @@ cdef ssize_t _read_upload(nghttp2_session* ng, int32_t id, uint8_t* buf, size_t 
     pthread_mutex_lock(&s.m)
     if s.detached or s.held:
         pthread_mutex_unlock(&s.m)
+        if ring:
+            h2_ring(s)
         return NGHTTP2_ERR_DEFERRED
     while n < room and s.at_part < s.n_parts:
         part = &s.parts[s.at_part]
@@ -186,18 +196,20 @@ cdef ssize_t _read_upload(nghttp2_session* ng, int32_t id, uint8_t* buf, size_t 
             n += r
         else:
             s.file_err = errno + 1 if r < 0 else 1
-            h2_ring(s)
+            ring = True
     if n:
         s.moved = h.now
     if s.at_part == s.n_parts and s.file_left == 0:
         if s.more:
             s.wanted = 1
-            h2_ring(s)
+            ring = True
         else:
             flags[0] |= NGHTTP2_DATA_FLAG_EOF
             if s.tail.n and _submit_tail(h, s) == 0:
                 flags[0] |= NGHTTP2_DATA_FLAG_NO_END_STREAM
     pthread_mutex_unlock(&s.m)
+    if ring:
+        h2_ring(s)
     return n if n or flags[0] & NGHTTP2_DATA_FLAG_EOF else NGHTTP2_ERR_DEFERRED
 
 
@@ -229,8 +241,8 @@ cdef int h2_submit(H2* h, H2Stream* s) noexcept nogil:
         pthread_mutex_lock(&s.m)
         s.fail = ST_UNDONE
         s.closed = 1
-        h2_ring(s)
         pthread_mutex_unlock(&s.m)
+        h2_ring(s)
         return 0
     s.id = id
     s.live = 1
@@ -321,6 +333,7 @@ cdef int _on_header(nghttp2_session* ng, const nghttp2_frame* frame, const uint8
 
 
 cdef int _on_frame_recv(nghttp2_session* ng, const nghttp2_frame* frame, void* ud) noexcept nogil:
+    cdef bint ring = False
     cdef H2* h = <H2*>ud
     cdef H2Stream* s
     cdef size_t at
@@ -337,13 +350,15 @@ cdef int _on_frame_recv(nghttp2_session* ng, const nghttp2_frame* frame, void* u
             s.head_ready = s.head.n
             if s.head.n - at < 12 or s.head.p[at + 9] != 49:
                 s.final = 1
-            h2_ring(s)
+            ring = True
         if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
             s.ended = 1
-            h2_ring(s)
+            ring = True
         elif s.got and s.want_n == 0 or s.got and not s.bulk:
-            h2_ring(s)
+            ring = True
         pthread_mutex_unlock(&s.m)
+        if ring:
+            h2_ring(s)
         return NGHTTP2_ERR_CALLBACK_FAILURE if r else 0
     if frame.hd.type == NGHTTP2_RST_STREAM:
         s = _of(ng, frame.hd.stream_id)
@@ -374,8 +389,8 @@ cdef int _on_invalid_frame(nghttp2_session* ng, const nghttp2_frame* frame, int 
         pthread_mutex_lock(&s.m)
         s.fail = ST_PROTO
         s.err = BR_H2_MESSAGE
-        h2_ring(s)
         pthread_mutex_unlock(&s.m)
+        h2_ring(s)
     return 0
 
 
@@ -431,6 +446,7 @@ cdef int _on_data(nghttp2_session* ng, uint8_t flags, int32_t id, const uint8_t*
 
 
 cdef int _on_frame_send(nghttp2_session* ng, const nghttp2_frame* frame, void* ud) noexcept nogil:
+    cdef bint ring = False
     cdef H2Stream* s
     cdef H2* h = <H2*>ud
     if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
@@ -444,8 +460,10 @@ cdef int _on_frame_send(nghttp2_session* ng, const nghttp2_frame* frame, void* u
         s.sent = 1
         s.t_sent = h.now
         if s.has_body:
-            h2_ring(s)
+            ring = True
     pthread_mutex_unlock(&s.m)
+    if ring:
+        h2_ring(s)
     return 0
 
 
@@ -472,8 +490,8 @@ cdef int _on_close(nghttp2_session* ng, int32_t id, uint32_t code, void* ud) noe
         if code == NGHTTP2_ENHANCE_YOUR_CALM:
             h.goaway = h.calm = 1
             s.fail = ST_EOF if not s.final else ST_PROTO
-    h2_ring(s)
     pthread_mutex_unlock(&s.m)
+    h2_ring(s)
     _unlive(h, s)
     return 0
 
@@ -552,8 +570,8 @@ cdef void h2_fail(H2* h, int status, int err) noexcept nogil:
         if not s.fail and not s.ended:
             s.fail = status
             s.err = err
-        h2_ring(s)
         pthread_mutex_unlock(&s.m)
+        h2_ring(s)
         _unlive(h, s)
 
 
