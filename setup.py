@@ -84,7 +84,7 @@ def extensions() -> list[Extension]:
     out = []
     for pyx in sorted((ROOT / PACKAGE).rglob("*.pyx")):
         rel = pyx.relative_to(ROOT)
-        speaks_h2 = pyx.stem == "h2"
+        speaks_h2 = pyx.stem.startswith("h2")
         if speaks_h2 and h2 is None:
             continue
         found = h2 if speaks_h2 and h2 is not None else {"include_dirs": []}

@@ -20,7 +20,7 @@ from importlib.machinery import PathFinder
 class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return None if name in ("pooledhttp._conn.h2", "pooledhttp._proto.h2") else PathFinder.find_spec(name, path, target)
+        return None if name in ("pooledhttp._conn.h2", "pooledhttp._conn.h2role", "pooledhttp._proto.h2") else PathFinder.find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 import pooledhttp
