@@ -48,7 +48,8 @@ def test_a_timeout_beyond_all_floats(peer: Callable[..., Peer], client: Client) 
         Timeout(-10 ** 400)
 
 
-@pytest.mark.parametrize("name", ["max_idle_conns", "max_idle_conns_per_host", "max_conns_per_host", "max_response_header_bytes"])
+@pytest.mark.parametrize("name", ["max_idle_conns", "max_idle_conns_per_host", "max_conns_per_host", "max_response_header_bytes",
+                                  "http2_max_conns_per_host"])
 def test_counts_are_ints_of_any_size(name: str) -> None:
     options: dict[str, Any] = {name: 10 ** 12}
     Transport(**options).close()
@@ -57,11 +58,19 @@ def test_counts_are_ints_of_any_size(name: str) -> None:
             Transport(**{name: bad})
 
 
-@pytest.mark.parametrize("option", ["http2_ping_interval", "http2_ping_timeout", "http2_max_conns_per_host"])
-def test_what_is_not_there_says_so(option: str) -> None:
-    options: dict[str, Any] = {option: 7}
-    with pytest.raises(NotImplementedError, match=option):
-        Transport(**options)
+@pytest.mark.parametrize("option", ["http2_ping_interval", "http2_ping_timeout"])
+def test_times_of_pings(option: str) -> None:
+    for good in (7, 0.5, 0, 10 ** 12, INF):
+        Transport(**{option: good}).close()
+    for bad in (-1, "1", float("nan")):
+        with pytest.raises((ValueError, TypeError), match=option):
+            Transport(**{option: bad})
+
+
+def test_http2_is_one_of_three() -> None:
+    for bad in ("prior", 2, None):
+        with pytest.raises(ValueError, match="http2"):
+            Transport(http2=bad)
 
 
 def test_no_connection_becomes_a_tunnel() -> None:

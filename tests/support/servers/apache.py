@@ -12,19 +12,19 @@ class Apache(Server):
     name = "apache"
     package = "apache2-bin"
     binary = "apache2"
-    h2 = "main"
-    doors: ClassVar[tuple[str, ...]] = ("main", "brief", "few")
+    h2 = "h2"
+    doors: ClassVar[tuple[str, ...]] = ("main", "brief", "few", "h2")
 
     def commands(self) -> list[list[str]]:
         keep = {"main": f"KeepAliveTimeout {LONG}", "brief": f"KeepAliveTimeout {BRIEF}",
                 "few": f"KeepAliveTimeout {LONG}\n    MaxKeepAliveRequests {FEW - 1}"}        # it does not count a connection's first
+        keep["h2"] = keep["main"] + "\n    Protocols h2c"
         load = "".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n" for name in MODULES)
         hosts = "".join(f"""
 Listen 127.0.0.1:{port}
 <VirtualHost 127.0.0.1:{port}>
     DocumentRoot {self.files}
     {keep[door]}
-    Protocols h2c http/1.1
     RewriteEngine on
     RewriteRule ^/204$ - [R=204,L]
     RewriteRule ^/(?:echo|mirror|worker|chunked/.*)$ http://127.0.0.1:{self.backend}%{{REQUEST_URI}} [P,L]
