@@ -12,7 +12,7 @@ from pooledhttp._core.compat cimport (
 )
 from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_take
 from pooledhttp._core.status cimport (
-    LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_FORKED, RE_REUSE, ST_EOF, ST_NEED_GIL, ST_NOMEM, ST_OK,
+    LIM_HEADER, LIM_READ, LIM_TOTAL, LIM_WRITE, PH_BODY, PH_HEADERS, PH_SEND, RE_FORKED, RE_REUSE, ST_EOF, ST_IO, ST_NEED_GIL, ST_NOMEM, ST_OK,
     ST_PROTO, ST_REFUSED, ST_TELL, ST_TIMEOUT, ST_TOO_LARGE,
 )
 from pooledhttp._proto.h2 cimport (
@@ -30,7 +30,7 @@ cdef enum:
 
 
 cdef void _free(void* s) noexcept nogil:
-    h2_drop(<H2Stream*>s)
+    h2_drop(<H2Stream*>s)                # in a child the session keeps its own reference: nothing is freed
 
 
 cdef class H2Connection(H2Role):
@@ -239,6 +239,8 @@ cdef class H2Connection(H2Role):
         cdef H2Stream* s = <H2Stream*>ex.h2
         cdef int st, fail
         cdef char* phrase
+        if not self.ours():
+            return ST_IO
         while ex.stage == XS_HEAD:
             ph_and_int(&s.bell, ~NEWS)
             pthread_mutex_lock(&s.m)
@@ -439,6 +441,8 @@ cdef class H2Connection(H2Role):
     cdef int finish_sending(self, Exchange ex) noexcept nogil:
         cdef H2Stream* s = <H2Stream*>ex.h2
         cdef int st
+        if not self.ours():
+            return ST_IO
         while True:
             ph_and_int(&s.bell, ~NEWS)
             pthread_mutex_lock(&s.m)
@@ -457,6 +461,8 @@ cdef class H2Connection(H2Role):
         cdef size_t take
         cdef ssize_t r
         cdef int st
+        if not self.ours():
+            return ST_IO
         if ex.stage == XS_DONE:
             return ST_EOF
         if ex.hi > ex.lo and n > 0:
@@ -480,7 +486,7 @@ cdef class H2Connection(H2Role):
         cdef H2Stream* s = <H2Stream*>ex.h2
         cdef Block* b
         cdef bint whole
-        if s == NULL or s.detached:
+        if s == NULL or s.detached or not self.ours():
             return
         pthread_mutex_lock(&s.m)
         s.detached = 1
@@ -507,7 +513,7 @@ cdef class H2Connection(H2Role):
 
     cdef bint disturb(self, Exchange ex):
         cdef H2Stream* s = <H2Stream*>ex.h2
-        if s == NULL:
+        if s == NULL or not self.ours():
             return True
         h2_hold(s)                           # the reader may be done with it at any time
         with nogil:

@@ -22,6 +22,7 @@ cdef class H2Role(Connection):
     # --- the line
     cdef int dead                # a Status, once the connection is over
     cdef int dead_err
+    cdef bint forked             # this process is another's child, and whoever had a lock of a stream is not here
     cdef int broken              # interrupted
     cdef int sleeping            # atomic. 1: who leads is about to wait, and wants to be written to
     cdef int parks               # atomic: how often somebody went to sleep
@@ -31,6 +32,7 @@ cdef class H2Role(Connection):
     cdef int64_t ping_interval   # ns, 0: never
     cdef int64_t ping_timeout
 
+    cdef bint ours(self) noexcept nogil
     cdef void push(self, H2Stream* s, int op) noexcept nogil
     cdef void kick(self) noexcept nogil
     cdef void drain(self) noexcept nogil

@@ -47,6 +47,8 @@ cdef class H2Role(Connection):
         self.last_read = ph_now()
 
     def __dealloc__(self):
+        if not self.ours():
+            return                           # its streams stay as they are, and so does what it has of them
         if not self.dead:
             self.dead = ST_EOF
         self.drain()
@@ -76,7 +78,7 @@ cdef class H2Role(Connection):
     cdef int look_in(self) noexcept nogil:
         # PING, SETTINGS and GOAWAY of an idle connection; where somebody leads they are seen anyway.
         cdef int64_t now
-        if not self.dead and not self.h.goaway and ph_cas_int(&self.role, 0, 1):
+        if self.ours() and not self.dead and not self.h.goaway and ph_cas_int(&self.role, 0, 1):
             self.drain()
             if self.receive() == ST_OK:
                 now = ph_now()
@@ -87,14 +89,21 @@ cdef class H2Role(Connection):
             self.hand_on()
         return ST_EOF if self.dead or self.h.goaway else ST_OK
 
+    cdef bint ours(self) noexcept nogil:
+        return not self.forked and not unsettled()
+
     cdef void interrupt(self) noexcept nogil:
+        if not self.ours():
+            return
         ph_store_int(&self.broken, 1)
-        if self.stream.fd >= 0 and not unsettled():
+        if self.stream.fd >= 0:
             c_shutdown(self.stream.fd, 2)
         ph_wake_write(self.wr)
 
     cdef void close(self, int reason) noexcept nogil:
         # Nobody uses it any more; after a fork, nobody who is here.
+        if reason == RE_FORKED:
+            self.forked = True
         if not self.dead:
             self.dead = ST_EOF
         self.stream.close(reason != RE_FORKED and reason != RE_ERROR)
