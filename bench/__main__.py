@@ -19,7 +19,7 @@ from typing import Any
 from bench import compare, document, machine, peers, pictures, probes, profiling, report
 from bench.probes import PROBES, Options
 from bench.processes import Failed
-from bench.scenarios import BY_NAME, GO, LIMIT, OURS, SCENARIOS, Scenario
+from bench.scenarios import BY_NAME, GO, LIMIT, OURS, SCENARIOS, SPEAK_H2, Scenario
 from bench.servers import Servers
 
 CLIENTS = [OURS, LIMIT, GO, *(name for name in peers.PEERS if name != OURS)]
@@ -65,7 +65,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def clients_for(scenario: Scenario, clients: list[str]) -> list[str]:
-    return [c for c in clients if not (scenario.busy and c in (LIMIT, GO))]         # they have no thread that computes in Python
+    return [c for c in clients if not (scenario.busy and c in (LIMIT, GO))         # they have no thread that computes in Python
+            and not (scenario.h2 and c.partition("/")[0] not in SPEAK_H2)]
 
 
 def minutes(opts: argparse.Namespace) -> float:

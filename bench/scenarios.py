@@ -7,6 +7,7 @@ from typing import Any
 OURS = "pooledhttp"
 LIMIT = "wrk"
 GO = "go"
+SPEAK_H2 = (OURS, GO, "pycurl", "pyreqwest", "httpx", "niquests")
 KIB, MIB = 1 << 10, 1 << 20
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 
@@ -37,6 +38,7 @@ class Scenario:
     `pinned`: the client on one core, the server on another; otherwise both go where the kernel puts them.
     `delay_ms`: the server answers so long after the request (0: nginx, as fast as it can). `timed`: the times of the requests are measured, otherwise
     requests a second. `busy`: one other thread of the client's process computes in Python all the time. `fresh`: a connection for each request.
+    `h2`: over TLS and by HTTP/2, each client as it shares connections then.
     `hosts`: so many origins, to each of which the client keeps a connection. `sweep`: a point of a curve; it gets fewer and shorter rounds.
     """
     name: str
@@ -44,6 +46,7 @@ class Scenario:
     size: int = KIB
     threads: int = 1
     tls: bool = False
+    h2: bool = False
     pinned: bool = False
     delay_ms: float = 0.0
     timed: bool = False
@@ -64,7 +67,7 @@ class Scenario:
         return 10 if self.size <= 64 * KIB and not (self.timed or self.delay_ms or self.fresh) else 1
 
     def rounds(self, asked: int) -> int:
-        return min(asked, 3) if self.sweep else asked
+        return min(asked, 3) if self.sweep or (self.h2 and not self.goals) else asked
 
     def seconds(self, asked: float) -> float:
         return asked * 0.6 if self.sweep else asked
@@ -93,6 +96,11 @@ SCENARIOS = (
              goals=(Faster("urllib3", 1.5),)),
     Scenario("latency-16", "plain, 1 KiB after 2 ms, 16 threads: times", delay_ms=2.0, threads=16, timed=True),
     Scenario("fresh-1", "plain, 1 KiB, 1 thread, a connection for each request, pinned", pinned=True, fresh=True),
+    Scenario("h2-1", "HTTP/2, 1 KiB, 1 thread, pinned", tls=True, h2=True, pinned=True, goals=(Faster("pyreqwest", 1.3), Faster("go", 1.1))),
+    Scenario("h2-16", "HTTP/2, 1 KiB, 16 threads, pinned", tls=True, h2=True, threads=16, pinned=True, goals=(Faster("pyreqwest", 1.4), Faster("go", 1.0))),
+    Scenario("h2-64", "HTTP/2, 1 KiB, 64 threads, pinned", tls=True, h2=True, threads=64, pinned=True),
+    Scenario("h2-64k-16", "HTTP/2, 64 KiB, 16 threads, pinned", size=64 * KIB, tls=True, h2=True, threads=16, pinned=True),
+    Scenario("h2-1m-1", "HTTP/2, 1 MiB, 1 thread, pinned", size=MIB, tls=True, h2=True, pinned=True),
     *(Scenario(point(n), f"plain, 1 KiB, {n} thread{'s' * (n > 1)}", threads=n, sweep=True) for n in THREADS if n != 16),
 )
 BY_NAME = {s.name: s for s in SCENARIOS}

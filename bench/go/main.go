@@ -35,6 +35,7 @@ type task struct {
 		Batch   int
 		Timed   bool
 		Fresh   bool
+		H2      bool
 	}
 	URL    string
 	CA     string
@@ -56,7 +57,8 @@ func fail(err error) {
 
 // One client, shared by all goroutines, that keeps a connection for each of them.
 func newClient(t *task) (*http.Client, error) {
-	transport := &http.Transport{MaxIdleConnsPerHost: t.Scenario.Threads, DisableKeepAlives: t.Scenario.Fresh, DisableCompression: true}
+	transport := &http.Transport{MaxIdleConnsPerHost: t.Scenario.Threads, DisableKeepAlives: t.Scenario.Fresh, DisableCompression: true,
+		ForceAttemptHTTP2: t.Scenario.H2}
 	if t.CA != "" {
 		pem, err := os.ReadFile(t.CA)
 		if err != nil {

@@ -30,6 +30,7 @@ class Peer(ABC):
     def __init__(self, task: Task, variant: str) -> None:
         scenario = task.scenario
         self.url, self.ca, self.threads, self.fresh, self.hosts = task.url, task.ca, scenario.threads, scenario.fresh, scenario.hosts
+        self.h2 = scenario.h2
         self.variant = variant
         parts = urlsplit(task.url)
         self.host, self.port, self.path = parts.hostname or "", parts.port, parts.path

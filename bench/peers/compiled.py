@@ -49,7 +49,9 @@ class Pyreqwest(Peer):
     variants = ("", "multithreaded", "text", "codings")
 
     def open(self) -> None:
-        builder: Any = import_module("pyreqwest.client").SyncClientBuilder().http1_only()
+        builder: Any = import_module("pyreqwest.client").SyncClientBuilder()
+        if not self.h2:
+            builder = builder.http1_only()
         if self.ca is not None:
             builder = builder.add_root_certificate_pem(Path(self.ca).read_bytes())
         if self.variant != "codings":
@@ -105,7 +107,7 @@ class Pycurl(Peer):
         pycurl = self.pycurl
         curl = pycurl.Curl()
         curl.setopt(pycurl.URL, self.url)
-        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS if self.h2 else pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.NOSIGNAL, 1)
         if self.ca is not None:
             curl.setopt(pycurl.CAINFO, self.ca)

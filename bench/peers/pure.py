@@ -144,7 +144,7 @@ class Requests(Peer):
 
 
 class Niquests(Requests):
-    """One session, shared (its documentation calls it thread-safe), without its HTTP/2 and HTTP/3. `each`: a session a thread."""
+    """One session, shared (its documentation calls it thread-safe), without its HTTP/3, and by HTTP/2 where that is measured. `each`: a session a thread."""
     name = module = "niquests"
     making = "niquests.Session()"
     variants = ("", "each")
@@ -154,7 +154,7 @@ class Niquests(Requests):
         self.shared = self.make() if self.variant == "" else None
 
     def make(self) -> Any:
-        return self.prepared(self.requests.Session(pool_connections=self.hosts + 1, pool_maxsize=self.threads, disable_http2=True, disable_http3=True))
+        return self.prepared(self.requests.Session(pool_connections=self.hosts + 1, pool_maxsize=self.threads, disable_http2=not self.h2, disable_http3=True))
 
 
 class Httpx(Peer):
@@ -171,7 +171,7 @@ class Httpx(Peer):
         httpx = self.httpx
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0 if self.fresh else None, keepalive_expiry=None)
         verify = ssl.create_default_context(cafile=self.ca) if self.ca is not None else True
-        return httpx.Client(limits=limits, verify=verify, trust_env=False, timeout=60.0)
+        return httpx.Client(limits=limits, verify=verify, trust_env=False, timeout=60.0, http2=self.h2)
 
     def session(self) -> Get:
         get, url = (self.shared or self.make()).get, self.url
