@@ -99,7 +99,6 @@ SCENARIOS = (
     Scenario("h2-1", "HTTP/2, 1 KiB, 1 thread, pinned", tls=True, h2=True, pinned=True, goals=(Faster("pyreqwest", 1.3), Faster("go", 1.1))),
     Scenario("h2-16", "HTTP/2, 1 KiB, 16 threads, pinned", tls=True, h2=True, threads=16, pinned=True, goals=(Faster("pyreqwest", 1.4), Faster("go", 1.0))),
     Scenario("h2-64", "HTTP/2, 1 KiB, 64 threads, pinned", tls=True, h2=True, threads=64, pinned=True),
-    Scenario("h2-64k-16", "HTTP/2, 64 KiB, 16 threads, pinned", size=64 * KIB, tls=True, h2=True, threads=16, pinned=True),
     Scenario("h2-1m-1", "HTTP/2, 1 MiB, 1 thread, pinned", size=MIB, tls=True, h2=True, pinned=True),
     *(Scenario(point(n), f"plain, 1 KiB, {n} thread{'s' * (n > 1)}", threads=n, sweep=True) for n in THREADS if n != 16),
 )
