@@ -178,7 +178,7 @@ cdef void _disown_locked(HostSlots* h, Slot** dead) noexcept nogil:
         s = older
     h.wait_head = h.wait_tail = NULL
     h.free_head = h.free_tail = h.all_head = NULL
-    h.n_idle = h.n_active = h.n_dialing = h.n_waiting = h.n_open = h.n_closing = 0
+    h.n_idle = h.n_active = h.n_dialing = h.n_waiting = h.n_open = h.n_closing = h.n_fresh = 0
     for i in range(RE_COUNT):
         known += h.closed[i]
     h.closed[<int>RE_FORKED] += h.opened - known

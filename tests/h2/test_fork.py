@@ -80,3 +80,26 @@ def test_not_a_byte_on_the_parents_connection(peer: Callable[..., Peer], h2c: Ca
     other.close()
     assert len(client.get(server.url("/")).content) == 50_000
     assert client.transport.stats().opened == 1
+
+
+def test_a_connection_of_the_parents_that_nobody_knows_the_room_of(peer: Callable[..., Peer], h2c: Callable[..., Client]) -> None:
+    """Its server did not say yet how many streams it takes, for which all others wait: the child waits for nothing of the parent's."""
+
+    def late(conn: Conn, i: int) -> None:
+        if i == 0:
+            conn.recv_until_closed()
+        else:
+            script(conn, i)
+
+    server = peer(late)
+    client = h2c()
+    waiting = threading.Thread(target=lambda: pytest.raises(Error, client.get, server.url("/"), timeout=3.0))
+    waiting.start()
+    server.wait_for(lambda p: p.conns and p.conns[0].received)
+
+    def child() -> None:
+        assert len(client.get(server.url("/"), timeout=2.0).content) == 50_000
+
+    in_child(child)
+    client.transport.close(cancel=True)
+    waiting.join()
