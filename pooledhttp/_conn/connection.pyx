@@ -39,7 +39,8 @@ cdef class Exchange:
 
     def __dealloc__(self):
         self.drop_buffer()
-        self.drop_h2()
+        if self.h2 != NULL:
+            self.drop_h2()
         if self.tail != NULL:
             free(self.tail)
 

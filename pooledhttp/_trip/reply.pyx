@@ -444,7 +444,8 @@ cdef class Reply(Exchange):
             slot_release(self.slot)
             self.slot = NULL
         self.drop_buffer()
-        self.drop_h2()
+        if self.h2 != NULL:
+            self.drop_h2()
         self.pieces = self.piece = self.source_body = None
         self.body = None
         self.wake = NULL

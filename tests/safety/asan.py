@@ -15,9 +15,9 @@ from tests.safety.mirror import mirror
 
 PLACE = ROOT / "build" / "asan"
 TREE, REPORTS = PLACE / "tree", PLACE / "reports"
-PARTS = ("tests/proto", "tests/net", "tests/pool", "tests/exchange", "tests/api")
+PARTS = ("tests/proto", "tests/net", "tests/pool", "tests/exchange", "tests/h2", "tests/api")
 # None that makes up hundreds of cases, and not a test for each of 256 bytes.
-QUICK = ("tests/proto", "tests/pool", "tests/exchange/test_framing.py", "-k",
+QUICK = ("tests/proto", "tests/pool", "tests/exchange/test_framing.py", "tests/h2/test_safety.py", "-k",
          "not TestPool and not test_made and not test_mutated and not (test_writer and test_every_byte)")
 
 OPTIONS = {
