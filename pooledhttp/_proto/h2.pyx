@@ -24,6 +24,8 @@ cdef int _streams = 0
 cdef int text_add(Text* t, const char* p, size_t n) noexcept nogil:
     cdef size_t cap
     cdef char* grown
+    if n == 0:
+        return 0
     if t.n + n > t.cap:
         cap = t.cap * 2 if t.cap else 512
         while cap < t.n + n:
