@@ -4,7 +4,9 @@ from __future__ import annotations
 import pytest
 
 from pooledhttp import errors
+from pooledhttp.transport import live
 from tests.deadlines.runs import CASES, ERROR, TIMES, Case, Outcome, lateness, run_all
+from tests.exchange.support import until
 from tests.support.ca import Authority
 
 LATE = 0.05
@@ -18,6 +20,7 @@ def outcomes(ca: Authority) -> dict[float, dict[Case, list[Outcome]]]:
     What was late in the crowd is met once more in a smaller one, which then counts: something else may have had the processors.
     """
     out = {}
+    wakes = live()["wakes"]
     for seconds in SECONDS:
         out[seconds] = run_all(CASES, seconds, ca)
         late = [case for case, runs in out[seconds].items() if lateness(runs) >= LATE]
@@ -25,6 +28,8 @@ def outcomes(ca: Authority) -> dict[float, dict[Case, list[Outcome]]]:
             again = run_all(late, seconds, ca)
             for case in late:
                 out[seconds][case] = [*out[seconds][case], *again[case]]
+    # The threads of the runs, the janitor's too, end before the first test begins: each has a descriptor.
+    until(lambda: live()["wakes"] <= wakes, "the end of all threads of the runs")
     return out
 
 
