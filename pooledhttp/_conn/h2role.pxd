@@ -39,7 +39,7 @@ cdef class H2Role(Connection):
     cdef void die(self, int status, int err) noexcept nogil
     cdef int send_out(self) noexcept nogil
     cdef int receive(self) noexcept nogil
-    cdef void check_ping(self, int64_t now) noexcept nogil
+    cdef bint check_ping(self, int64_t now) noexcept nogil
     cdef int64_t next_ping(self) noexcept nogil
     cdef int lead(self, Exchange ex, H2Stream* s, int64_t until) noexcept nogil
     cdef void hand_on(self) noexcept nogil

@@ -266,13 +266,17 @@ cdef class H2Role(Connection):
             return self.ping_sent + self.ping_timeout
         return self.last_read + self.ping_interval
 
-    cdef void check_ping(self, int64_t now) noexcept nogil:
+    cdef bint check_ping(self, int64_t now) noexcept nogil:
+        # True: something is to be done about it.
         if self.ping_interval <= 0 or now < self.next_ping():
-            return
+            return False
         if self.h.pinged and self.last_read < self.ping_sent:
             self.die(ST_BROKE, BR_H2_PING)
         elif h2_ping(&self.h) == 0:
             self.ping_sent = now
+        else:
+            self.die(ST_NOMEM, 0)
+        return True
 
     cdef int lead(self, Exchange ex, H2Stream* s, int64_t until) noexcept nogil:
         # Until the bell of `s` rings: ST_OK; else ST_TIMEOUT, ST_INTR, ST_WOKEN.
@@ -304,7 +308,8 @@ cdef class H2Role(Connection):
                 return ST_TIMEOUT
             if main and now - began >= LOOK:
                 return ST_INTR
-            self.check_ping(now)
+            if self.check_ping(now):
+                continue                     # it is to go out
             end = until
             ping = self.next_ping()
             if ping >= 0 and (end < 0 or ping < end):

@@ -488,15 +488,20 @@ def test_a_read_is_ended_by_close_from_another_thread(peer: MakePeer, h2c: MakeC
 
 
 def test_closing_the_transport_ends_all(peer: MakePeer, h2c: MakeClient) -> None:
+    begun = threading.Semaphore(0)
+
     def script(conn: Conn, i: int) -> None:
-        Frames(conn).drain()
+        h2 = Frames(conn)
+        while True:
+            h2.request()
+            begun.release()
 
     client = h2c()
     server = peer(script)
     with ThreadPoolExecutor(8) as pool:
         hung = [pool.submit(client.get, server.url("/")) for _ in range(8)]
-        until(lambda: client.transport.stats().active >= 1 and len(server.conns) >= 1)
-        time.sleep(0.05)
+        for _ in range(8):
+            assert begun.acquire(timeout=10)
         client.transport.close(cancel=True)
         for one in hung:
             with pytest.raises(errors.Cancelled):
