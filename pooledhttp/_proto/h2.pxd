@@ -110,13 +110,11 @@ cdef struct H2Stream:
 cdef struct H2:
     nghttp2_session* ng
     H2Stream* live              # the newest first
-    int n_live
     size_t max_head
     int room                    # streams that the peer allows at once
     int settled                 # its SETTINGS came
     int goaway                  # no new streams
     int gone                    # the peer's GOAWAY came
-    int calm                    # ENHANCE_YOUR_CALM was among the reasons
     int no_h2                   # HTTP_1_1_REQUIRED
     int pinged                  # a PING of ours is not answered yet
     int64_t now                 # when the bytes at hand came

@@ -253,7 +253,6 @@ cdef int h2_submit(H2* h, H2Stream* s) noexcept nogil:
     if h.live != NULL:
         h.live.prev = s
     h.live = s
-    h.n_live += 1
     return 0
 
 
@@ -268,7 +267,6 @@ cdef void _unlive(H2* h, H2Stream* s) noexcept nogil:
     if s.next != NULL:
         s.next.prev = s.prev
     s.prev = s.next = NULL
-    h.n_live -= 1
     h2_drop(s)
 
 
@@ -373,9 +371,7 @@ cdef int _on_frame_recv(nghttp2_session* ng, const nghttp2_frame* frame, void* u
             h.settled = 1
     elif frame.hd.type == NGHTTP2_GOAWAY:
         h.goaway = h.gone = 1
-        if frame.goaway.error_code == NGHTTP2_ENHANCE_YOUR_CALM:
-            h.calm = 1
-        elif frame.goaway.error_code == NGHTTP2_HTTP_1_1_REQUIRED:
+        if frame.goaway.error_code == NGHTTP2_HTTP_1_1_REQUIRED:
             h.no_h2 = 1
     elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK:
         h.pinged = 0
@@ -490,7 +486,7 @@ cdef int _on_close(nghttp2_session* ng, int32_t id, uint32_t code, void* ud) noe
             s.err = BR_H2_MESSAGE
             h.goaway = 1
         if code == NGHTTP2_ENHANCE_YOUR_CALM:
-            h.goaway = h.calm = 1
+            h.goaway = 1
             s.fail = ST_EOF if not s.final else ST_PROTO
     pthread_mutex_unlock(&s.m)
     h2_ring(s)
