@@ -114,8 +114,8 @@ class Transport(Tripper):
     connect from; `socket_options` are (level, option, value) each; with `happy_eyeballs_delay=None` addresses are tried one after another.
     `expect_continue_timeout` is how long (seconds) the body of a request with `Expect: 100-continue` waits to be asked for; 0: not at all.
     `http2` is True (offered by ALPN), False, or "prior-knowledge" (spoken in the clear too); a host gets another HTTP/2 connection where those
-    it has are full, up to `http2_max_conns_per_host` (0: no limit). Where nothing was read for `http2_ping_interval` seconds (0: never asked), a PING must be answered within
-    `http2_ping_timeout` (RFC 9113 section 6.7).
+    it has are full, up to `http2_max_conns_per_host` (0: no limit). Where nothing was read for `http2_ping_interval` seconds (0: never asked),
+    a PING must be answered within `http2_ping_timeout` (RFC 9113 section 6.7).
     With `disable_compression` no content coding is asked for, and none undone, as in Go. `proxy` is
     "env" (what the client's environment says), None, a URL (http, https, socks5, socks5h) or a callable (url) -> URL or None;
     `proxy_headers` are header fields for the proxy alone. `trace` is an object with hooks, or a subclass of `Trace`: see there.
