@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pooledhttp._net import openssl
-from tests.support import leaks
+from tests.support import leaks, over_http2
 from tests.support.ca import Authority
 from tests.support.nginx import Nginx
 from tests.support.peer import Peer, Script
@@ -22,6 +22,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE", "http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     os.environ.pop(_name, None)
     os.environ.pop(_name.upper(), None)
+
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--http2", action="store_true", help="the client's suite once more: clients speak HTTP/2, and the tests' servers behind a front")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--http2"):
+        over_http2.begin()
+
 
 REPORT = pytest.StashKey[pytest.TestReport]()
 

@@ -8,7 +8,7 @@ from pooledhttp._conn.connection cimport (
 )
 from pooledhttp._conn.h2role cimport LEAD, H2Role
 from pooledhttp._core.compat cimport (
-    ph_and_int, ph_cas_int, ph_gil_releases, ph_load_int, ph_now, ph_or_int, ph_store_int, pthread_mutex_lock, pthread_mutex_unlock,
+    ph_add_int, ph_and_int, ph_cas_int, ph_gil_releases, ph_load_int, ph_now, ph_or_int, ph_store_int, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from pooledhttp._core.runtime cimport BUFFER_SIZE, buffer_take
 from pooledhttp._core.status cimport (
@@ -515,7 +515,8 @@ cdef class H2Connection(H2Role):
         cdef H2Stream* s = <H2Stream*>ex.h2
         if s == NULL or not self.ours():
             return True
-        h2_hold(s)                           # the reader may be done with it at any time
+        h2_hold(s)                           # the reader may be done with it at any time, and its connection closed
+        ph_add_int(&self.guests, 1)
         with nogil:
             pthread_mutex_lock(&s.m)
             if not s.fail:
@@ -524,6 +525,7 @@ cdef class H2Connection(H2Role):
             h2_ring(s)
             self.kick()
             h2_drop(s)
+            ph_add_int(&self.guests, -1)
         return True
 
     cdef int verdict(self, Exchange ex, int64_t* idle_limit) noexcept nogil:

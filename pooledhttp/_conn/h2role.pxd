@@ -29,10 +29,12 @@ cdef class H2Role(Connection):
     cdef void* box               # atomic: streams that want something of who leads
     cdef int rd                  # where who leads is written to
     cdef int wr
+    cdef int guests              # atomic: how many who are no users may be about to write to it
     cdef int64_t ping_interval   # ns, 0: never
     cdef int64_t ping_timeout
 
     cdef bint ours(self) noexcept nogil
+    cdef void hang_up(self) noexcept nogil
     cdef void push(self, H2Stream* s, int op) noexcept nogil
     cdef void kick(self) noexcept nogil
     cdef void drain(self) noexcept nogil

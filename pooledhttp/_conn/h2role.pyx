@@ -19,8 +19,11 @@ from pooledhttp._net.stream cimport Stream
 from pooledhttp._pool.core cimport pool_capacity
 from pooledhttp._proto.h2 cimport (
     BR_H2_CONNECTION, BR_H2_PING, NEWS, OP_CANCEL, OP_REFUND, OP_RESUME, OP_SUBMIT, PROMOTED, h2_cancel, h2_close, h2_drop, h2_fail, h2_feed,
-    h2_frames, h2_hold, h2_open, h2_owes, h2_ping, h2_refund, h2_resume, h2_ring, h2_submit,
+    h2_frames, h2_goodbye, h2_hold, h2_open, h2_owes, h2_ping, h2_refund, h2_resume, h2_ring, h2_submit,
 )
+
+cdef extern from "sched.h" nogil:
+    int sched_yield()
 
 cdef enum:
     GATHER = 15360           # bytes of frames sent together, about
@@ -56,10 +59,14 @@ cdef class H2Role(Connection):
         h2_close(&self.h)
         if self.out != NULL:
             buffer_give(self.out)
+        self.hang_up()
+
+    cdef void hang_up(self) noexcept nogil:
         if self.rd >= 0:
             c_close(self.rd)
             if self.wr != self.rd:
                 c_close(self.wr)
+            self.rd = self.wr = -1
 
     # --- Poolable ------------------------------------------------------------------------------------------------------
 
@@ -104,9 +111,16 @@ cdef class H2Role(Connection):
         # Nobody uses it any more; after a fork, nobody who is here.
         if reason == RE_FORKED:
             self.forked = True
+        else:
+            if reason != RE_ERROR and not self.dead and self.ours() and ph_cas_int(&self.role, 0, 1):
+                h2_goodbye(&self.h)
+                self.send_out()
+            while ph_load_int(&self.guests):
+                sched_yield()                # who disturbs a read is no user, and may be about to write to us
         if not self.dead:
             self.dead = ST_EOF
         self.stream.close(reason != RE_FORKED and reason != RE_ERROR)
+        self.hang_up()
 
     # --- asking who leads ------------------------------------------------------------------------------------------------
 
@@ -182,12 +196,13 @@ cdef class H2Role(Connection):
         cdef const uint8_t* p = NULL
         cdef ssize_t n, r
         cdef size_t sent = 0
+        cdef bint over = False
         self.stuck = False
         self.h.now = ph_now()
         while True:
             while self.out_at < self.out_n:
                 r = self.stream.try_send(self.out + self.out_at, self.out_n - self.out_at)
-                if r == ST_AGAIN:
+                if r == ST_AGAIN and not over:
                     self.stuck = True
                     return ST_AGAIN
                 if r < 0:
@@ -198,15 +213,18 @@ cdef class H2Role(Connection):
                 self.out_at += r
                 sent += r
             self.out_at = self.out_n = 0
+            if over:
+                self.die(ST_EOF if self.h.gone else ST_BROKE, BR_H2_CONNECTION)
+                return BREAK
             if sent >= TURN:
                 return ST_MORE
             while self.out_n < GATHER:
                 n = h2_frames(&self.h, &p)
                 if n == 0:
                     break
-                if n < 0:                    # all streams are done after a GOAWAY, or we said one
-                    self.die(ST_EOF if self.h.gone else ST_BROKE, BR_H2_CONNECTION)
-                    return BREAK
+                if n < 0:                    # all streams are done after a GOAWAY, or we said one, which goes out yet
+                    over = True
+                    break
                 if self.out == NULL:
                     self.out = buffer_take()
                     if self.out == NULL:
@@ -217,7 +235,7 @@ cdef class H2Role(Connection):
                     return BREAK
                 memcpy(self.out + self.out_n, p, n)
                 self.out_n += n
-            if self.out_n == 0:
+            if self.out_n == 0 and not over:
                 break
         if self.out != NULL:
             buffer_give(self.out)

@@ -138,4 +138,5 @@ cdef int h2_feed(H2* h, const char* p, size_t n) noexcept nogil         # 0, or 
 cdef ssize_t h2_frames(H2* h, const uint8_t** p) noexcept nogil         # bytes to send, 0 for none, -1: the connection is over
 cdef bint h2_owes(H2* h) noexcept nogil                         # there are frames to send
 cdef int h2_ping(H2* h) noexcept nogil
+cdef void h2_goodbye(H2* h) noexcept nogil
 cdef void h2_fail(H2* h, int status, int err) noexcept nogil    # all of them: the connection is over

@@ -559,6 +559,10 @@ cdef int h2_ping(H2* h) noexcept nogil:
     return nghttp2_submit_ping(h.ng, NGHTTP2_FLAG_NONE, NULL)
 
 
+cdef void h2_goodbye(H2* h) noexcept nogil:
+    nghttp2_submit_goaway(h.ng, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0)     # RFC 9113 section 6.8; without memory it is not said
+
+
 cdef void h2_fail(H2* h, int status, int err) noexcept nogil:
     cdef H2Stream* s
     while h.live != NULL:

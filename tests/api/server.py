@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from pooledhttp import Transport
+from tests.support import front
 
 
 class Server(ThreadingHTTPServer):
@@ -34,8 +35,14 @@ class Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        def handle(sock: socket.socket) -> None:
+            super(Server, self).process_request_thread(sock, client_address)
+
         try:
-            super().process_request_thread(request, client_address)
+            if front.ON:
+                front.serve(request, handle)
+            else:
+                handle(request)
         finally:
             with self.idle:
                 self.open -= 1

@@ -23,6 +23,8 @@ from select import select
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from tests.support import front
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -224,7 +226,7 @@ class Peer:
 
     Listens on `host` (port chosen by the system unless `port` says it), or on the path `uds`. With `tls` the handshake is made before the script runs
     (a script that wants to decide that itself takes no `tls` and calls `conn.start_tls`). `accepted` counts connections,
-    `handshakes` those whose TLS handshake succeeded, `conns` are they.
+    `handshakes` those whose TLS handshake succeeded, `conns` are they. In a run over HTTP/2 the script's connections are the lanes of a `front`.
     """
 
     def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None, uds: str | os.PathLike[str] | None = None,
@@ -234,7 +236,10 @@ class Peer:
         self.stopped = threading.Event()
         self.changed = threading.Condition()
         self.conns: list[Conn] = []
+        self.fronts: list[Conn] = []
         self.handshakes = 0
+        if front.ON and tls is not None:
+            tls.set_alpn_protocols(["h2", "http/1.1"])
         self.tls_errors: list[OSError] = []
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
@@ -283,7 +288,7 @@ class Peer:
             self._acceptor.join(PATIENCE)
             self._listener.close()
             with self.changed:
-                for conn in self.conns:
+                for conn in (*self.fronts, *self.conns):
                     with suppress(OSError):
                         socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
             for thread in self._threads:
@@ -312,15 +317,34 @@ class Peer:
             sock, _ = self._listener.accept()
             with self.changed:
                 conn = Conn(self, sock, len(self.conns))
-                thread = threading.Thread(target=self._run, args=(conn,), name=f"peer-conn-{conn.index}", daemon=True)
+                thread = threading.Thread(target=self._front if front.ON else self._run, args=(conn,), name=f"peer-conn-{conn.index}", daemon=True)
                 self._threads.append(thread)
-                self.conns.append(conn)
+                if front.ON:
+                    self.fronts.append(conn)
+                else:
+                    self.conns.append(conn)
                 self.changed.notify_all()
             thread.start()
 
-    def _run(self, conn: Conn) -> None:
+    def _front(self, outer: Conn) -> None:
         try:
             if self.tls is not None:
+                outer.start_tls(self.tls)
+        except ClientGone:
+            outer.close()
+            return
+        front.serve(outer.sock, self._lane)
+
+    def _lane(self, sock: socket.socket) -> None:
+        with self.changed:
+            conn = Conn(self, sock, len(self.conns))
+            self.conns.append(conn)
+            self.changed.notify_all()
+        self._run(conn)
+
+    def _run(self, conn: Conn) -> None:
+        try:
+            if self.tls is not None and not front.ON:
                 conn.start_tls(self.tls)
             self.script(conn, conn.index)
         except ClientGone:

@@ -1,6 +1,6 @@
 """A threaded Python HTTP/1.1 server in a process of its own.
 
-    python -m tests.support.pyserver [CHAIN.pem KEY.pem]
+    python -m tests.support.pyserver [--http2] [CHAIN.pem KEY.pem]
 
 prints its port and serves until its standard input ends. Every answer is JSON that says what came:
 
@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.support import front
 from tests.support.processes import end, read_line, spawn_python
 
 BLOCK = bytes(range(251)) * 261        # 65,511 bytes: no power of two, so that a lost or doubled piece shows
@@ -115,9 +116,20 @@ class Server(socketserver.ThreadingTCPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         if self.tls is not None:
             request = self.tls.wrap_socket(request, server_side=True)
-        Handler(request, client_address, self)
+        if front.ON:
+            front.serve(request, lambda sock: self.lane(sock, client_address))
+        else:
+            Handler(request, client_address, self)
         if self.tls is not None:
             request.close()
+
+    def lane(self, sock: Any, client_address: Any) -> None:
+        try:
+            Handler(sock, client_address, self)
+        except OSError:                           # the client left
+            pass
+        finally:
+            sock.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         kind, exc, _ = sys.exc_info()
@@ -131,7 +143,7 @@ class PyServer:
     def __init__(self, tls: tuple[Path, Path] | None = None) -> None:
         self.scheme = "https" if tls else "http"
         self.host = "127.0.0.1"
-        self._child = spawn_python("-m", "tests.support.pyserver", *(tls or ()), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._child = spawn_python("-m", "tests.support.pyserver", *(["--http2"] if front.ON else []), *(tls or ()), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._child.stdout is not None
         self.port = int(read_line(self._child.stdout))
 
@@ -144,9 +156,15 @@ class PyServer:
 
 def main() -> None:
     tls = None
-    if len(sys.argv) == 3:
+    files = sys.argv[1:]
+    if files[:1] == ["--http2"]:
+        front.ON = True
+        files = files[1:]
+    if files:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(sys.argv[1], sys.argv[2])
+        tls.load_cert_chain(*files)
+        if front.ON:
+            tls.set_alpn_protocols(["h2", "http/1.1"])
     server = Server(tls)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_address[1], flush=True)
