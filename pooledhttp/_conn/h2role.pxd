@@ -35,6 +35,7 @@ cdef class H2Role(Connection):
 
     cdef bint ours(self) noexcept nogil
     cdef void hang_up(self) noexcept nogil
+    cdef void unplug(self) noexcept nogil
     cdef void push(self, H2Stream* s, int op) noexcept nogil
     cdef void kick(self) noexcept nogil
     cdef void drain(self) noexcept nogil

@@ -50,18 +50,25 @@ cdef class H2Role(Connection):
         self.last_read = ph_now()
 
     def __dealloc__(self):
-        if not self.ours():
-            return                           # its streams stay as they are, and so does what it has of them
+        if self.ours():                      # else its streams stay as they are, and so does what it has of them
+            self.hang_up()
+
+    cdef void hang_up(self) noexcept nogil:
+        # Nothing of it is left but what is known of it.
         if not self.dead:
             self.dead = ST_EOF
         self.drain()
-        h2_fail(&self.h, ST_EOF, 0)
+        h2_fail(&self.h, self.dead, self.dead_err)
         h2_close(&self.h)
         if self.out != NULL:
             buffer_give(self.out)
-        self.hang_up()
+            self.out = NULL
+        if self.inbuf != NULL:
+            buffer_give(self.inbuf)
+            self.inbuf = NULL
+        self.unplug()
 
-    cdef void hang_up(self) noexcept nogil:
+    cdef void unplug(self) noexcept nogil:
         if self.rd >= 0:
             c_close(self.rd)
             if self.wr != self.rd:
@@ -109,18 +116,24 @@ cdef class H2Role(Connection):
 
     cdef void close(self, int reason) noexcept nogil:
         # Nobody uses it any more; after a fork, nobody who is here.
-        if reason == RE_FORKED:
-            self.forked = True
+        cdef bint alone
+        if reason == RE_FORKED or not self.ours():
+            self.forked = self.forked or reason == RE_FORKED
+            if not self.dead:
+                self.dead = ST_EOF
+            self.unplug()
         else:
-            if reason != RE_ERROR and not self.dead and self.ours() and ph_cas_int(&self.role, 0, 1):
-                h2_goodbye(&self.h)
-                self.send_out()
             while ph_load_int(&self.guests):
                 sched_yield()                # who disturbs a read is no user, and may be about to write to us
-        if not self.dead:
-            self.dead = ST_EOF
+            alone = ph_cas_int(&self.role, 0, 1)
+            if alone and reason != RE_ERROR and not self.dead:
+                h2_goodbye(&self.h)
+                self.send_out()
+            if alone:
+                self.hang_up()               # answers that are kept keep us
+            elif not self.dead:
+                self.dead = ST_EOF
         self.stream.close(reason != RE_FORKED and reason != RE_ERROR)
-        self.hang_up()
 
     # --- asking who leads ------------------------------------------------------------------------------------------------
 

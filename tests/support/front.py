@@ -49,14 +49,14 @@ class Lane:
     def ask(self, stream: int, fields: list[Field], ended: bool) -> None:
         self.stream, self.begun, self.ended, self.asked, self.trailers = stream, False, False, False, []
         pseudo = {name: value for name, value in fields if name[:1] == b":"}
-        own = [(name, value) for name, value in fields if name[:1] != b":"]
-        if crumbs := [value for name, value in own if name == b"cookie"]:
-            own = [*(field for field in own if field[0] != b"cookie"), (b"cookie", b"; ".join(crumbs))]
+        own = [(b"-".join(word.capitalize() for word in name.split(b"-")), value) for name, value in fields if name[:1] != b":"]
+        if crumbs := [value for name, value in own if name == b"Cookie"]:
+            own = [*(field for field in own if field[0] != b"Cookie"), (b"Cookie", b"; ".join(crumbs))]
         names = {name for name, _ in own}
-        if not ended and b"content-length" not in names:
-            own.append((b"transfer-encoding", b"chunked"))
+        if not ended and b"Content-Length" not in names:
+            own.append((b"Transfer-Encoding", b"chunked"))
         self.up += self.h1.send(h11.Request(method=pseudo[b":method"], target=pseudo[b":path"],
-                                            headers=[(b"host", pseudo.get(b":authority", b"")), *own])) or b""
+                                            headers=[(b"Host", pseudo.get(b":authority", b"")), *own])) or b""
         if ended:
             self.finish([])
 
