@@ -9,7 +9,7 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build stress soak asan asan-quick valgrind valgrind-quick test-pythons upstream-suites bench bench-docs bench-quick bench-variants counted counted-update profile debug lint types stubs gates annotate dist clean help
+.PHONY: run test build stress soak asan asan-quick valgrind valgrind-quick test-pythons upstream-suites bench bench-docs bench-quick bench-variants counted counted-update profile debug lint types stubs gates annotate dist wheel clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make upstream-suites   the own tests of requests and httpx, over our adapters (three minutes)'
 	@echo 'make counted   instructions, system calls and bytes against their budget (a quarter of a minute)'
 	@echo 'make asan      tests with AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer; make valgrind: the parser under memcheck'
+	@echo 'make wheel     a wheel that carries libnghttp2, into dist/'
 	@echo 'make test-pythons  the wheel built and tested on each CPython of 3.10 to 3.13 that is here'
 	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
 	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-docs, bench-variants, profile'
@@ -115,6 +116,10 @@ debug: $(VENV)/built
 
 dist: $(VENV)/built $(VENV)/test
 	$(BIN)/python -m build
+
+# The wheel to give away: built from the sdist, with libnghttp2 inside.
+wheel: $(VENV)/test
+	@PYTHON=$(BIN)/python .ci/wheel dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
