@@ -301,7 +301,10 @@ cdef class TlsStream(Stream):
         return self.receive(p, n, True, deadline, wake)
 
     cdef ssize_t try_recv(self, char* p, size_t n) noexcept nogil:
-        return self.receive(p, n, False, 0, NULL)
+        cdef ssize_t r = self.receive(p, n, False, 0, NULL)
+        if self.under is not None and self.under.ready:
+            self.ready = True                # who polls the socket for more would wait for what was received
+        return r
 
     cdef ssize_t receive(self, char* p, size_t n, bint block, int64_t deadline, Wake* wake) noexcept nogil:
         cdef ssize_t r

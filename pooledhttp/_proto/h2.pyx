@@ -474,8 +474,8 @@ cdef int _on_close(nghttp2_session* ng, int32_t id, uint32_t code, void* ud) noe
     s.closed = 1
     if s.fail:
         pass
-    elif code == NGHTTP2_REFUSED_STREAM:
-        s.fail = ST_UNDONE
+    elif code == NGHTTP2_REFUSED_STREAM:             # by RST_STREAM, or above what GOAWAY names
+        s.fail = ST_H1 if h.no_h2 else ST_UNDONE
     elif code == NGHTTP2_HTTP_1_1_REQUIRED:
         h.goaway = h.no_h2 = 1
         s.fail = ST_H1

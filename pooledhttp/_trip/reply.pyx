@@ -76,8 +76,9 @@ cdef class Reply(Exchange):
         return self.slot != NULL and not self.draining
 
     @property
-    def reason(self) -> str:
-        return self._reason
+    def reason(self) -> str | None:
+        """None: HTTP/2 says none (RFC 9113 section 8.3.2)."""
+        return None if self.facts.minor == 2 else self._reason
 
     @property
     def version(self) -> str:

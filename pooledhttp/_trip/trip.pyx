@@ -704,8 +704,8 @@ cdef class Tripper:
         return st
 
     cdef Connection connection(self, Host home, Stream stream, object info):
-        # What ALPN picked, or the transport knows.
-        if info.alpn != "h2" and not (self.h2_known and home.key.startswith("http:")):
+        # What ALPN picked, or the transport knows of the origin: a proxy that forwards is not it.
+        if info.alpn != "h2" and not (self.h2_known and home.key.startswith("http:") and " via http" not in home.key):
             return H1Connection(stream, info)
         try:
             from pooledhttp._conn.h2 import H2Connection

@@ -1,6 +1,7 @@
 """GOAWAY, refusals, PING, cold starts: how HTTP/2 connections begin and end, and what becomes of the requests on them."""
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from tests.exchange.support import closed, until
 from tests.support.ca import Authority
 from tests.support.frames import (
     ENHANCE_YOUR_CALM,
+    GOAWAY,
     HTTP_1_1_REQUIRED,
     PING,
     PROTOCOL_ERROR,
@@ -144,7 +146,8 @@ def test_enhance_your_calm(peer: MakePeer, h2c: MakeClient) -> None:
     until(lambda: client.transport.stats().open == 1)
 
 
-def test_http_1_1_required(peer: MakePeer, new_client: MakeClient, ca: Authority) -> None:
+@pytest.mark.parametrize("by", ["RST_STREAM", "GOAWAY"])
+def test_http_1_1_required(peer: MakePeer, new_client: MakeClient, ca: Authority, by: str) -> None:
     """Once, and remembered."""
     context = ca.new_server("127.0.0.1")
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -154,7 +157,11 @@ def test_http_1_1_required(peer: MakePeer, new_client: MakeClient, ca: Authority
         spoken.append(conn.sock.selected_alpn_protocol())           # type: ignore[union-attr]
         if spoken[-1] == "h2":
             h2 = Frames(conn)
-            h2.reset(h2.request()[0], HTTP_1_1_REQUIRED)
+            if by == "GOAWAY":
+                h2.request()
+                h2.goaway(0, HTTP_1_1_REQUIRED)
+            else:
+                h2.reset(h2.request()[0], HTTP_1_1_REQUIRED)
             h2.drain()
             return
         while True:
@@ -293,6 +300,27 @@ def test_lifetime_and_idle_timeout_hold(peer: MakePeer, h2c: MakeClient) -> None
     brief = h2c(max_conn_lifetime=0.05)
     brief.get(server.url("/"))
     until(lambda: closed(brief.transport.stats()) == {"lifetime": 1})
+
+
+def test_a_connection_that_we_close_says_so(peer: MakePeer, h2c: MakeClient) -> None:
+    """RFC 9113 section 6.8; and answers that are kept hold nothing of it."""
+    said: list[bytes] = []
+
+    def script(conn: Conn, i: int) -> None:
+        h2 = Frames(conn)
+        h2.answer(h2.request()[0], b"kept")
+        said.append(h2.until(GOAWAY)[3])
+        h2.drain()
+
+    server = peer(script)
+    client = h2c()
+    kept = client.get(server.url("/"))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    client.transport.close_idle_connections()
+    server.wait_closed(0)
+    assert said == [bytes(8)]
+    until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors - 3, "both sockets' and the wake descriptor's end")
+    assert kept.content == b"kept"
 
 
 def test_a_protocol_error_of_the_connection_is_for_who_is_fresh(peer: MakePeer, h2c: MakeClient) -> None:

@@ -19,6 +19,7 @@ from tests.support.frames import (
     HEADERS,
     INITIAL_WINDOW_SIZE,
     PING,
+    PROTOCOL_ERROR,
     PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
@@ -210,6 +211,24 @@ def test_more_than_the_window(peer: MakePeer, h2c: MakeClient) -> None:
         assert client.get(server.url("/"), timeout=5).content == b"fine"
         with pytest.raises(errors.RemoteProtocolError):
             r.read()
+
+
+def test_who_breaks_the_protocol_is_told(peer: MakePeer, h2c: MakeClient) -> None:
+    """By GOAWAY and its code, before the connection ends (RFC 9113 section 5.4.1)."""
+    told: list[bytes] = []
+
+    def script(conn: Conn, i: int) -> None:
+        h2 = Frames(conn)
+        h2.request()
+        h2.send(WINDOW_UPDATE, 0, 0, bytes(4))
+        told.append(h2.until(GOAWAY)[3])
+        h2.drain()
+
+    server = peer(script)
+    with pytest.raises(errors.RemoteProtocolError):
+        h2c().post(server.url("/"), content=b"x")
+    server.wait_closed(0)
+    assert int.from_bytes(told[0][4:8], "big") == PROTOCOL_ERROR
 
 
 def test_a_frame() -> None:

@@ -54,7 +54,7 @@ def way(request: pytest.FixtureRequest, proxies: Proxies) -> str:
     return proxies(name).proxy(door, scheme=scheme)
 
 
-@pytest.fixture(params=["plain", "tls"])
+@pytest.fixture(params=["plain", "tls", "h2"])
 def through(request: pytest.FixtureRequest, ca: Authority, nginx: Nginx, way: str) -> Iterator[Through]:
     it = Through(ca, nginx, request.param, way)
     yield it
