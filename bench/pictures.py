@@ -94,6 +94,21 @@ def throughput(axes: Any, data: Data) -> bool:
     return drawn
 
 
+def http2(axes: Any, data: Data) -> bool:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for threads in (1, 16, 64):
+        scenario = _scenario(data, f"h2-{threads}")
+        for client in scenario["clients"] if scenario else []:
+            if (rate := _figure(scenario, client)) is not None:
+                points.setdefault(client, []).append((threads, rate / 1000))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks((1, 16, 64), ["1", "16", "64"])
+    axes.set(xlabel="threads that share the client", ylabel="thousand requests a second", title="HTTP/2: 1 KiB GET by threads, client on one core (more is better)")
+    drawn = _by_x(axes, points)
+    axes.set_ylim(bottom=0)
+    return drawn
+
+
 def latency(axes: Any, data: Data) -> bool:
     scenario = _scenario(data, "latency-16")
     points: dict[str, list[tuple[float, float]]] = {}
@@ -172,7 +187,7 @@ def pool(axes: Any, data: Data) -> bool:
 
 def overview(axes: Any, data: Data) -> bool:
     """How many times as fast we are as each, over the main scenarios."""
-    chosen = [s for s in data["scenarios"] if s["name"] in ("plain-1", "plain-16", "tls-1", "tls-16", "64k-1", "1m-1", "busy")]
+    chosen = [s for s in data["scenarios"] if s["name"] in ("plain-1", "plain-16", "tls-1", "tls-16", "64k-1", "1m-1", "busy", "h2-1", "h2-16", "h2-1m-1")]
     clients = [c for c in STYLES if c not in (OURS, LIMIT) and any(s["clients"].get(c, {}).get("ours_over_it") for s in chosen)]
     if not clients:
         return False
@@ -193,5 +208,5 @@ def overview(axes: Any, data: Data) -> bool:
     return True
 
 
-PICTURES: dict[str, Callable[[Any, Data], bool]] = {"throughput": throughput, "latency": latency, "busy": busy, "memory": memory, "pool": pool,
+PICTURES: dict[str, Callable[[Any, Data], bool]] = {"throughput": throughput, "http2": http2, "latency": latency, "busy": busy, "memory": memory, "pool": pool,
                                                     "overview": overview}

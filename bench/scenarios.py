@@ -38,7 +38,7 @@ class Scenario:
     `pinned`: the client on one core, the server on another; otherwise both go where the kernel puts them.
     `delay_ms`: the server answers so long after the request (0: nginx, as fast as it can). `timed`: the times of the requests are measured, otherwise
     requests a second. `busy`: one other thread of the client's process computes in Python all the time. `fresh`: a connection for each request.
-    `h2`: over TLS and by HTTP/2, each client as it shares connections then.
+    `h2`: over TLS and by HTTP/2, each client as it shares connections then; `streams`: how many the server allows on one (0: 128).
     `hosts`: so many origins, to each of which the client keeps a connection. `sweep`: a point of a curve; it gets fewer and shorter rounds.
     """
     name: str
@@ -47,6 +47,7 @@ class Scenario:
     threads: int = 1
     tls: bool = False
     h2: bool = False
+    streams: int = 0
     pinned: bool = False
     delay_ms: float = 0.0
     timed: bool = False
@@ -73,6 +74,7 @@ class Scenario:
         return asked * 0.6 if self.sweep else asked
 
 
+FEW_STREAMS = 4          # the bench's server has a door that allows so many
 THREADS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -99,6 +101,9 @@ SCENARIOS = (
     Scenario("h2-1", "HTTP/2, 1 KiB, 1 thread, pinned", tls=True, h2=True, pinned=True, goals=(Faster("pyreqwest", 1.3), Faster("go", 1.1))),
     Scenario("h2-16", "HTTP/2, 1 KiB, 16 threads, pinned", tls=True, h2=True, threads=16, pinned=True, goals=(Faster("pyreqwest", 1.4), Faster("go", 1.0))),
     Scenario("h2-64", "HTTP/2, 1 KiB, 64 threads, pinned", tls=True, h2=True, threads=64, pinned=True),
+    Scenario("h2-16-few", "HTTP/2, 1 KiB, 16 threads, pinned, the server allows 4 streams on a connection", tls=True, h2=True, streams=FEW_STREAMS, threads=16,
+             pinned=True),
+    Scenario("h2-64k-1", "HTTP/2, 64 KiB, 1 thread, pinned", size=64 * KIB, tls=True, h2=True, pinned=True),
     Scenario("h2-1m-1", "HTTP/2, 1 MiB, 1 thread, pinned", size=MIB, tls=True, h2=True, pinned=True),
     *(Scenario(point(n), f"plain, 1 KiB, {n} thread{'s' * (n > 1)}", threads=n, sweep=True) for n in THREADS if n != 16),
 )

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from bench import programs
 from bench.processes import Failed, Lines, end, find, start
-from bench.scenarios import KIB, MIB, Scenario, body
+from bench.scenarios import FEW_STREAMS, KIB, MIB, Scenario, body
 
 PATIENCE = 10.0
 FILES = {KIB: "1k", 64 * KIB: "64k", MIB: "1m"}
@@ -68,16 +68,16 @@ class Servers:
                 yield f"http://127.0.0.1:{port}/{FILES[scenario.size]}"
         else:
             with self._nginx(core, "0.0.0.0" if scenario.hosts > 1 else "127.0.0.1") as ports:
-                yield f"{'https' if scenario.tls else 'http'}://127.0.0.1:{ports[scenario.tls + scenario.h2]}/{FILES[scenario.size]}"
+                yield f"{'https' if scenario.tls else 'http'}://127.0.0.1:{ports[scenario.tls + scenario.h2 + (scenario.streams == FEW_STREAMS)]}/{FILES[scenario.size]}"
 
     @contextlib.contextmanager
     def both(self) -> Iterator[tuple[str, str]]:
         """The URLs of the 1 KiB file, plain and by TLS, from one server."""
-        with self._nginx(None, "127.0.0.1") as (plain, tls, _):
+        with self._nginx(None, "127.0.0.1") as (plain, tls, _, _):
             yield f"http://127.0.0.1:{plain}/{FILES[KIB]}", f"https://127.0.0.1:{tls}/{FILES[KIB]}"
 
     @contextlib.contextmanager
-    def _nginx(self, core: int | None, listen: str) -> Iterator[tuple[int, int, int]]:
+    def _nginx(self, core: int | None, listen: str) -> Iterator[tuple[int, int, int, int]]:
         binary = find("nginx", "nginx-light")
         config, log = self.directory / "nginx.conf", self.directory / "nginx.log"
         for attempt in range(5):                       # another process may take a free port before nginx does
@@ -94,7 +94,7 @@ class Servers:
             if attempt == 4:
                 raise Failed("nginx does not start: " + log.read_text())
 
-    def _config(self, ports: tuple[int, int, int], listen: str) -> str:
+    def _config(self, ports: tuple[int, int, int, int], listen: str) -> str:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = " ".join(f"{kind}_temp_path {self.directory}/{kind};" for kind in kinds)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -122,14 +122,19 @@ http {{
     root {self.files};
     {temporary}
     server {{ listen {listen}:{ports[0]} backlog=1024; {guard} }}
+    # One version and one cipher suite, so that all clients do the same work.
+    ssl_certificate {self.certificate.chain};
+    ssl_certificate_key {self.certificate.key};
+    ssl_protocols TLSv1.3;
+    ssl_conf_command Ciphersuites TLS_AES_256_GCM_SHA384;
     server {{
-        # HTTP/1.1 only, and HTTP/2 beside it; one version and one cipher suite, so that all clients do the same work.
+        # HTTP/1.1 only, and HTTP/2 beside it.
         listen 127.0.0.1:{ports[1]} ssl backlog=1024;
         listen 127.0.0.1:{ports[2]} ssl http2 backlog=1024;
-        ssl_certificate {self.certificate.chain};
-        ssl_certificate_key {self.certificate.key};
-        ssl_protocols TLSv1.3;
-        ssl_conf_command Ciphersuites TLS_AES_256_GCM_SHA384;
+    }}
+    server {{
+        listen 127.0.0.1:{ports[3]} ssl http2 backlog=1024;
+        http2_max_concurrent_streams {FEW_STREAMS};
     }}
 }}
 """
@@ -187,14 +192,16 @@ def bare_ms(url: str, times: int = 30) -> float:
     return statistics.median(took) * 1000
 
 
-def _free_ports() -> tuple[int, int, int]:
-    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        for taken in (one, two, three):
-            taken.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1], three.getsockname()[1]
+def _free_ports() -> tuple[int, int, int, int]:
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in range(4)]
+        for one in taken:
+            one.bind(("127.0.0.1", 0))
+        a, b, c, d = (one.getsockname()[1] for one in taken)
+        return a, b, c, d
 
 
-def _up(child: subprocess.Popen[bytes], ports: tuple[int, int, int]) -> bool:
+def _up(child: subprocess.Popen[bytes], ports: tuple[int, int, int, int]) -> bool:
     until = time.monotonic() + PATIENCE
     while child.poll() is None and time.monotonic() < until:
         if all(map(_connectable, ports)):

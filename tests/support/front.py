@@ -14,7 +14,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from select import select
+from select import POLLIN, POLLOUT, poll
 
 import h11
 from h2.config import H2Configuration
@@ -30,11 +30,19 @@ HEAD = 4 << 20           # bytes of the largest head that a script may send
 ON = False               # in a run over HTTP/2
 
 
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ours, theirs
+
+
 class Lane:
     """One connection of HTTP/1.1 to the script, and the stream whose turn it is."""
 
     def __init__(self, handle: Handle) -> None:
-        self.sock, theirs = socket.socketpair()
+        self.sock, theirs = tcp_pair()         # with TCP's options and resets
         self.sock.setblocking(False)
         self.h1 = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD)
         self.stream = 0                       # 0: free
@@ -108,22 +116,25 @@ class Front:
 
     def turn(self) -> None:
         buffered = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
-        readers: list[socket.socket] = [self.sock, *(lane.sock for lane in self.lanes if len(lane.down) < HELD)]
-        writers = [lane.sock for lane in self.lanes if lane.up]
-        ready, writable, _ = select(readers, writers, [], 0 if buffered else None)
-        if buffered or self.sock in ready:
+        asked = poll()
+        asked.register(self.sock, POLLIN)
+        for lane in self.lanes:
+            asked.register(lane.sock, (POLLIN if len(lane.down) < HELD else 0) | (POLLOUT if lane.up else 0))
+        got = dict(asked.poll(0 if buffered else None))
+        ready = [(lane, got[lane.sock.fileno()]) for lane in self.lanes if lane.sock.fileno() in got]
+        if buffered or self.sock.fileno() in got:
             data = self.sock.recv(65536)
             if not data:
                 raise ConnectionError("the client left")
             for event in self.h2.receive_data(data):
                 self.see(event)
-        for lane in list(self.lanes):
-            if lane.sock in writable:
+        for lane, events in ready:
+            if events & POLLOUT and lane in self.lanes:
                 self.push(lane)
-            if lane.sock in ready and lane in self.lanes:
+            if events & ~POLLOUT and lane in self.lanes:
                 self.pull(lane)
-            if lane in self.lanes:
-                self.give(lane)
+        for lane in list(self.lanes):
+            self.give(lane)
         self.flush()
 
     # --- from the client
@@ -232,7 +243,7 @@ class Front:
             self.drop(lane)
             return
         lane.stream = 0
-        if lane.h1.our_state is h11.DONE and lane.h1.their_state is h11.DONE:
+        if lane.h1.our_state is h11.DONE and lane.h1.their_state is h11.DONE and lane.h1.trailing_data == (b"", False):
             lane.h1.start_next_cycle()
         else:
             self.end(lane)

@@ -25,6 +25,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.support import front
 from tests.support.peer import free_ports
 from tests.support.processes import connectable, end, spawn_kept
 from tests.support.pyserver import pattern
@@ -70,6 +71,8 @@ class Nginx:
                 raise RuntimeError("nginx does not start: " + (directory / "output.log").read_text())
 
     def url(self, target: str = "/", server: str = "plain") -> str:
+        if front.ON:
+            server = {"plain": "h2c", "tls": "h2"}.get(server, server)
         return f"{'https' if server in SECURE else 'http'}://127.0.0.1:{self.port[server]}{target}"
 
     def reload(self) -> None:

@@ -28,7 +28,7 @@ from tests.support import front
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PATIENCE = 10.0        # seconds that a test waits for its peer before it says what did not happen
+PATIENCE = 2.0        # seconds that a test waits for its peer before it says what did not happen
 
 
 class ClientGone(Exception):
