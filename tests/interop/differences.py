@@ -32,6 +32,7 @@ DIFFERENT: dict[tuple[str, str], tuple[Any, str]] = {
     ("cheroot", "keeps"): (10, "keep_alive_conn_limit: closes what would be more"),
     **{(f"{server}-http2", "says close"): (False, "does no more by HTTP/2 than to leave Connection out")
        for server in ("nginx", "haproxy", "apache", "varnish", "granian", "hypercorn")},
+    ("nghttpd", "says close"): (False, "has no directive for it"),
     **{(f"{server}-http2", "continues"): ((), "takes no notice of Expect by HTTP/2") for server in ("nginx", "h2o", "granian", "hypercorn")},
     ("haproxy-http2", "continues"): (("bytes", "file"), "sends none where HTTP/2 does not give the length (2.6)"),
     ("hypercorn-http2", "ends with an upload"): (frozenset({"error", "server_closed"}), "raises a KeyError on what comes of the body then (0.18.0)"),
@@ -40,6 +41,7 @@ DIFFERENT: dict[tuple[str, str], tuple[Any, str]] = {
     ("apache-h2c", "closes what idles"): (False, "KeepAliveTimeout is not kept where HTTP/2 is in the clear"),
     ("granian-http2", "closes what idles"): (False, "its only limit is of a head of HTTP/1.1"),
     ("hypercorn-h1", "lacks"): (("/deny",), "reads no other request where the rest of a body came, whole, behind its early answer (0.18.0)"),
+    ("nghttpd", "lacks"): (("/echo", "/chunked", "/204", "/deny"), "serves files, and sends back what it is sent"),
     ("nginx-http2", "moves on"): (False, "a worker ends a connection only when that idles for a moment"),
 }
 

@@ -1,4 +1,4 @@
-"""What the matrix asks of HTTP/2 alone: reloads with all requests on one connection."""
+"""What the matrix asks of HTTP/2 alone: reloads with all requests on one connection, and libnghttp2's own server with what only it can be told to do."""
 from __future__ import annotations
 
 import threading
@@ -11,9 +11,58 @@ from tests.exchange.support import closed
 from tests.interop.conftest import Site, sites, untried
 from tests.support.ca import Authority
 from tests.support.servers.fleet import KINDS, Fleet
+from tests.support.servers.nghttpd import NARROW, TRAILER
+from tests.support.servers.routes import SIZES, content
 
 RELOADED = [one for one in sites("h2c", "h2") if one.values[0][0] in ("nginx", "haproxy")]
+NGHTTPD = [one for one in sites("h2c", "h2") if one.values[0][0] == "nghttpd"]
 THREADS = 16
+
+
+@pytest.mark.parametrize("site", NGHTTPD, indirect=True)
+def test_trailers(site: Site) -> None:
+    for name in SIZES:
+        assert dict(site.client.get(site.url(f"/{name}")).trailers) == dict([TRAILER])
+        assert dict(site.client.post(site.url("/mirror"), content=content(name)).trailers) == dict([TRAILER])
+        with site.client.stream("GET", site.url(f"/{name}")) as s:
+            assert b"".join(s.iter_bytes(30_000)) == content(name)
+        assert dict(s.trailers) == dict([TRAILER])
+        assert not site.client.head(site.url(f"/{name}")).trailers
+    assert site.adds_up().opened == 1
+
+
+@pytest.mark.parametrize("site", NGHTTPD, indirect=True)
+def test_statuses(site: Site) -> None:
+    r = site.client.get(site.url("/absent"))
+    assert (r.http_version, r.status_code, r.headers["content-length"]) == ("HTTP/2", 404, str(len(r.content)))
+    since = site.client.get(site.url("/1k")).headers["last-modified"]
+    r = site.client.get(site.url("/1k"), headers={"If-Modified-Since": since})
+    assert (r.status_code, r.content) == (304, b"")
+    assert site.client.get(site.url("/1k")).content == content("1k")
+    assert site.adds_up().opened == 1
+
+
+@pytest.mark.parametrize("site", NGHTTPD, indirect=True)
+@pytest.mark.parametrize("conns", [1, 2])
+def test_no_more_streams_than_the_server_takes(site: Site, conns: int) -> None:
+    """One stream more would be refused, and the request sent again."""
+    client = site.new(http2_max_conns_per_host=conns)
+    assert client.get(site.url("/1k", "narrow")).content == content("1k")
+
+    def run(i: int) -> None:
+        for n in range(5):
+            r = client.get(site.url("/1m", "narrow"))
+            assert (r.content, "content-length" in r.headers, dict(r.trailers)) == (content("1m"), False, dict([TRAILER]))
+            body = f"{i}x{n}".encode() * 10_000
+            assert client.post(site.url("/mirror", "narrow"), content=body).content == body
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(run, range(THREADS)))
+    stats = site.adds_up(client)
+    assert (stats.requests, stats.retries) == (1 + THREADS * 10, 0)
+    assert stats.open <= conns
+    assert closed(stats).keys() <= ({"evicted"} if conns > 1 else set())         # a dial that came when there was room again
+    assert stats.waits > 0, f"{THREADS} threads never wanted more than {conns * NARROW} streams"
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ from tests.support.servers.h2o import H2o
 from tests.support.servers.haproxy import Haproxy
 from tests.support.servers.hypercorn import Hypercorn
 from tests.support.servers.lighttpd import Lighttpd
+from tests.support.servers.nghttpd import Nghttpd
 from tests.support.servers.nginx import Nginx
 from tests.support.servers.uvicorn import Uvicorn
 from tests.support.servers.varnish import Varnish
 from tests.support.servers.waitress import Waitress
 
 KINDS: dict[str, type[Server]] = {kind.name: kind for kind in (
-    Nginx, Haproxy, Apache, Lighttpd, Caddy, H2o, Varnish, Gunicorn, Uvicorn, Granian, Hypercorn, Waitress, Cheroot)}
+    Nginx, Haproxy, Apache, Lighttpd, Caddy, H2o, Varnish, Gunicorn, Uvicorn, Granian, Hypercorn, Waitress, Cheroot, Nghttpd)}
 
 
 def missing(name: str) -> str | None:
