@@ -42,7 +42,14 @@ DIFFERENT: dict[tuple[str, str], tuple[Any, str]] = {
     ("granian-http2", "closes what idles"): (False, "its only limit is of a head of HTTP/1.1"),
     ("hypercorn-h1", "lacks"): (("/deny",), "reads no other request where the rest of a body came, whole, behind its early answer (0.18.0)"),
     ("nghttpd", "lacks"): (("/echo", "/chunked", "/204", "/deny"), "serves files, and sends back what it is sent"),
+    ("h2o", "reloads"): (2, "its master gives the new worker a second before it ends the former"),
+    ("granian", "reloads"): (2, "is told to give the new worker two seconds before it ends the former"),
+    ("apache", "reloads"): (0, "breaks the connection (GOAWAY -902) where a request crosses its notice of the end, and answers in their midst (2.4.71)"),
+    ("hypercorn", "reloads"): (0, "resets streams with NO_ERROR where it should refuse them: nobody knows whether they were processed (0.18.0)"),
+    ("varnish", "reloads"): (0, "takes a new configuration into the process that runs: no connection sees it"),
+    ("nghttpd", "reloads"): (0, "has one process, and no signal for that"),
     ("nginx-http2", "moves on"): (False, "a worker ends a connection only when that idles for a moment"),
+    ("caddy-h2c", "moves on"): (False, "serves it on: net/http's shutdown knows none that was HTTP/2 from its first byte"),
 }
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from tests.exchange.support import closed
 from tests.interop.conftest import Site, sites, untried
+from tests.interop.differences import of, reason
 from tests.support.ca import Authority
 from tests.support.servers.fleet import KINDS, Fleet
 from tests.support.servers.nghttpd import NARROW, TRAILER
 from tests.support.servers.routes import SIZES, content
 
-RELOADED = [one for one in sites("h2c", "h2") if one.values[0][0] in ("nginx", "haproxy")]
 NGHTTPD = [one for one in sites("h2c", "h2") if one.values[0][0] == "nghttpd"]
 THREADS = 16
 
@@ -71,6 +71,8 @@ def reloaded(request: pytest.FixtureRequest, ca: Authority, fleet: Fleet) -> Ite
     name, how = request.param
     if why := untried(name, how):
         pytest.skip(why)
+    if not of(name, "reloads", how):
+        pytest.skip(reason(name, "reloads", how))
     server = fleet.another(name, KINDS[name].door(how))
     try:
         it = Site(ca, server, how)
@@ -80,7 +82,7 @@ def reloaded(request: pytest.FixtureRequest, ca: Authority, fleet: Fleet) -> Ite
         server.close()
 
 
-@pytest.mark.parametrize("reloaded", RELOADED, indirect=True)
+@pytest.mark.parametrize("reloaded", sites("h2c", "h2"), indirect=True)
 def test_reloads_under_load(reloaded: Site) -> None:
     """Graceful reloads with sixteen threads at work: no request that may be repeated fails, and nobody sees another's answer."""
     site = reloaded

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import subprocess
 from typing import ClassVar
 
+from tests.support.processes import PATIENCE
 from tests.support.servers.base import BRIEF, LONG, Server, keeps, secure
 
 
@@ -40,7 +42,7 @@ class Caddy(Server):
 """ for door, port in self.port.items())
         config = self.write("Caddyfile", f"""
 {{
-    admin off
+    admin unix/{self.directory}/admin
     auto_https disable_redirects
     skip_install_trust
     storage file_system {self.directory}/storage
@@ -49,3 +51,8 @@ class Caddy(Server):
 {sites}
 """)
         return [["run", "--adapter", "caddyfile", "--config", config]]
+
+    def reload(self) -> None:
+        at = str(self.directory)
+        subprocess.run([str(self.find()), "reload", "--force", "--adapter", "caddyfile", "--config", f"{at}/Caddyfile", "--address", f"unix/{at}/admin"],
+                       check=True, capture_output=True, timeout=PATIENCE)

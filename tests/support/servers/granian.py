@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+
 from tests.support.servers.base import PythonServer, secure
 
 
@@ -11,5 +13,8 @@ class Granian(PythonServer):
 
     def command(self, door: str, port: int) -> list[str]:
         tls = ["--ssl-certificate", str(self.certificate[0]), "--ssl-keyfile", str(self.certificate[1])] if self.certificate and secure(door) else []
-        return [*tls, "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--blocking-threads", "8",
+        return [*tls, "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--respawn-interval", "2", "--blocking-threads", "8",
                 "--http1-header-read-timeout", str(1000 * min(self.idle(door), 60)), "--no-ws", "tests.support.servers.wsgi:app"]
+
+    def reload(self) -> None:
+        self.replace(self.main_process(), signal.SIGHUP)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from tests.support.servers.base import BRIEF, LONG, Server, keeps, secure
 
@@ -18,7 +19,7 @@ class H2o(Server):
       {path}:
         proxy.reverse.url: "http://127.0.0.1:{self.backend}{path}"
 """ for path in ("/echo", "/mirror", "/worker", "/chunked", "/204", "/close"))
-        return [["-c", self.write(f"{door}.conf", f"""
+        return [["-m", "master", "-c", self.write(f"{door}.conf", f"""
 {"user: root" if os.geteuid() == 0 else ""}
 num-threads: 1
 pid-file: {self.directory}/{door}.pid
@@ -38,3 +39,7 @@ hosts:
       /:
         file.dir: {self.files}
 """)] for door, port in self.port.items()]
+
+    def reload(self) -> None:
+        """Its master lets the new worker be for a second before it ends the former."""
+        self.replace(self.main_process(), signal.SIGHUP)
