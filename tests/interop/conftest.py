@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pooledhttp import Client, PoolStats, Response
-from tests.interop.differences import of
+from pooledhttp import Client, PoolStats, Response, features
+from tests.interop.differences import of, reason
 from tests.support.ca import Authority
 from tests.support.nginx import Nginx
 from tests.support.pyserver import PyServer
@@ -61,25 +61,52 @@ def echo(request: pytest.FixtureRequest, ca: Authority, pyserver: PyServer, tls_
 
 
 @pytest.fixture(scope="session")
-def fleet() -> Iterator[Fleet]:
-    it = Fleet()
+def fleet(ca: Authority) -> Iterator[Fleet]:
+    it = Fleet(ca.issue())
     yield it
     it.close()
 
 
-class Site(Web):
-    """A server of the matrix, and a client that has sent it nothing yet."""
+VERSIONS = {"h1": "HTTP/1.1", "h2c": "HTTP/2", "h2": "HTTP/2"}
 
-    def __init__(self, ca: Authority, server: Server) -> None:
-        super().__init__(ca, server.url)
+
+def sites(*hows: str, door: str = "main") -> list[Any]:
+    """What `site` can be: each server that speaks so (see Server.door) and has such doors."""
+    return [pytest.param((name, how), id=name if how == "h1" else f"{name}-{how}")
+            for how in hows for name, kind in KINDS.items() if how in kind.speaks and door in kind.doors]
+
+
+def untried(name: str, how: str) -> str | None:
+    if VERSIONS[how] == "HTTP/2" and not features()["http2"]:
+        return "this build has no libnghttp2"
+    return missing(name)
+
+
+class Site(Web):
+    """A server of the matrix, how it is spoken to, and a client that has sent it nothing yet."""
+
+    def __init__(self, ca: Authority, server: Server, how: str = "h1") -> None:
+        self.how = how
         self.server = server
         self.name = server.name
+        self.version = VERSIONS[how]
         self._closed = 0
+        super().__init__(ca, lambda target, keep="main": server.url(target, server.door(how, keep)))
+
+    def new(self, **options: Any) -> Client:
+        return super().new(**({"http2": "prior-knowledge", **options} if self.how == "h2c" else options))
+
+    def of(self, what: str) -> Any:
+        return of(self.name, what, self.how)
+
+    def needs(self, route: str) -> None:
+        if route in self.of("lacks"):
+            pytest.skip(reason(self.name, "lacks", self.how))
 
     def closed_by(self, r: Response, what: str) -> None:
         """Holds that the server kept the connection after `r`, or said that it would not where that is known of it."""
         said = r.headers.get("connection", "").lower() == "close"
-        assert said == (what in of(self.name, "closes after")), (what, r.headers)
+        assert said == (what in self.of("closes after")), (what, r.headers)
         self._closed += said
 
     def opened_once(self) -> None:
@@ -89,10 +116,11 @@ class Site(Web):
         assert stats.opened == max(1, self._closed + stats.open), str(stats)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=sites("h1", "h2c", "h2"))
 def site(request: pytest.FixtureRequest, ca: Authority, fleet: Fleet) -> Iterator[Site]:
-    if reason := missing(request.param):
-        pytest.skip(reason)
-    it = Site(ca, fleet[request.param])
+    name, how = request.param
+    if why := untried(name, how):
+        pytest.skip(why)
+    it = Site(ca, fleet[name], how)
     yield it
     it.close()

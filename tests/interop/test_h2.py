@@ -1,149 +1,117 @@
-"""The matrix once more, by HTTP/2: methods, bodies both ways, statuses, sharing and reloads against every server that speaks it."""
+"""What the matrix asks of HTTP/2 alone: reloads with all requests on one connection, and libnghttp2's own server with what only it can be told to do."""
 from __future__ import annotations
 
-import hashlib
-import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pooledhttp import features
 from tests.exchange.support import closed
-from tests.interop.conftest import Site
-from tests.interop.differences import of
-from tests.interop.test_matrix import KINDS_OF_BODY, UPLOAD, BodyOf, body_of  # noqa: F401 - a fixture
+from tests.interop.conftest import Site, sites, untried
+from tests.interop.differences import of, reason
 from tests.support.ca import Authority
-from tests.support.servers.fleet import KINDS, Fleet, missing
+from tests.support.servers.fleet import KINDS, Fleet
+from tests.support.servers.nghttpd import NARROW, TRAILER
 from tests.support.servers.routes import SIZES, content
 
-pytestmark = pytest.mark.skipif(not features()["http2"], reason="this build has no libnghttp2")
-SPEAKERS = [name for name, kind in KINDS.items() if kind.h2 is not None]
+NGHTTPD = [one for one in sites("h2c", "h2") if one.values[0][0] == "nghttpd"]
+THREADS = 16
 
 
-class H2Site(Site):
-    """By prior knowledge."""
-
-    def new(self, **options: object) -> object:
-        return super().new(**{"http2": "prior-knowledge", **options})
-
-    def at(self, target: str) -> str:
-        return self.server.url(target, str(self.server.h2))
-
-
-@pytest.fixture(params=SPEAKERS)
-def h2(request: pytest.FixtureRequest, ca: Authority, fleet: Fleet) -> Iterator[H2Site]:
-    if reason := missing(request.param):
-        pytest.skip(reason)
-    it = H2Site(ca, fleet[request.param])
-    yield it
-    it.close()
-
-
-def test_methods(h2: H2Site) -> None:
-    for method in of(h2.name, "methods"):
-        r = h2.client.request(method, h2.at("/echo?a=b%20c&d"), headers={"X-Token": method})
-        seen = r.json()
-        assert (r.http_version, seen["method"], seen["target"], seen["token"], seen["length"]) == ("HTTP/2", method, "/echo?a=b%20c&d", method, 0)
-    assert h2.adds_up().opened == 1
-
-
-@pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize("route", ["", "/chunked"])
-def test_bodies(h2: H2Site, route: str, name: str) -> None:
-    for _ in range(2):
-        assert h2.client.get(h2.at(f"{route}/{name}")).content == content(name)
-        with h2.client.stream("GET", h2.at(f"{route}/{name}")) as s:
-            assert b"".join(s.iter_bytes(30_000)) == content(name)
-    assert h2.adds_up().opened == 1
-
-
-@pytest.mark.parametrize("kind", KINDS_OF_BODY)
-def test_bodies_sent(h2: H2Site, body_of: BodyOf, kind: str) -> None:  # noqa: F811
-    for size in (0, 1, 10_000, 1 << 20):
-        body = os.urandom(size)
-        seen = h2.client.post(h2.at("/echo"), content=body_of(kind, body), headers={"X-Token": kind}).json()
-        assert (seen["method"], seen["token"], seen["length"], seen["sha256"]) == ("POST", kind, size, hashlib.sha256(body).hexdigest())
-        assert h2.client.put(h2.at("/mirror"), content=body_of(kind, body)).content == body
-    assert h2.adds_up().opened == 1
-
-
-def test_answers_without_a_body(h2: H2Site) -> None:
+@pytest.mark.parametrize("site", NGHTTPD, indirect=True)
+def test_trailers(site: Site) -> None:
     for name in SIZES:
-        r = h2.client.head(h2.at(f"/{name}"))
-        assert (r.status_code, r.content) == (200, b"")
-    r = h2.client.get(h2.at("/204"))
-    assert (r.status_code, r.content) == (204, b"")
-    etag = h2.client.get(h2.at("/1k")).headers["etag"]
-    r = h2.client.get(h2.at("/1k"), headers={"If-None-Match": etag})
+        assert dict(site.client.get(site.url(f"/{name}")).trailers) == dict([TRAILER])
+        assert dict(site.client.post(site.url("/mirror"), content=content(name)).trailers) == dict([TRAILER])
+        with site.client.stream("GET", site.url(f"/{name}")) as s:
+            assert b"".join(s.iter_bytes(30_000)) == content(name)
+        assert dict(s.trailers) == dict([TRAILER])
+        assert not site.client.head(site.url(f"/{name}")).trailers
+    assert site.adds_up().opened == 1
+
+
+@pytest.mark.parametrize("site", NGHTTPD, indirect=True)
+def test_statuses(site: Site) -> None:
+    r = site.client.get(site.url("/absent"))
+    assert (r.http_version, r.status_code, r.headers["content-length"]) == ("HTTP/2", 404, str(len(r.content)))
+    since = site.client.get(site.url("/1k")).headers["last-modified"]
+    r = site.client.get(site.url("/1k"), headers={"If-Modified-Since": since})
     assert (r.status_code, r.content) == (304, b"")
-    assert h2.client.get(h2.at("/1k")).content == content("1k")
-    assert h2.adds_up().opened == 1
+    assert site.client.get(site.url("/1k")).content == content("1k")
+    assert site.adds_up().opened == 1
 
 
-def test_an_error_before_the_uploads_end(h2: H2Site, body_of: BodyOf) -> None:  # noqa: F811
-    for kind in KINDS_OF_BODY:
-        r = h2.client.post(h2.at("/deny"), content=body_of(kind, bytes(UPLOAD)))
-        assert r.status_code == 403
-        assert h2.client.get(h2.at("/1k")).content == content("1k")
-
-
-def test_threads_share(h2: H2Site) -> None:
-    h2.client.get(h2.at("/1k"))
+@pytest.mark.parametrize("site", NGHTTPD, indirect=True)
+@pytest.mark.parametrize("conns", [1, 2])
+def test_no_more_streams_than_the_server_takes(site: Site, conns: int) -> None:
+    """One stream more would be refused, and the request sent again."""
+    client = site.new(http2_max_conns_per_host=conns)
+    assert client.get(site.url("/1k", "narrow")).content == content("1k")
 
     def run(i: int) -> None:
-        for n in range(20):
-            token = f"{i}x{n}"
-            seen = h2.client.post(h2.at("/echo"), content=token.encode(), headers={"X-Token": token}).json()
-            assert (seen["token"], seen["sha256"]) == (token, hashlib.sha256(token.encode()).hexdigest())
-            assert h2.client.get(h2.at("/1k")).content == content("1k")
+        for n in range(5):
+            r = client.get(site.url("/1m", "narrow"))
+            assert (r.content, "content-length" in r.headers, dict(r.trailers)) == (content("1m"), False, dict([TRAILER]))
+            body = f"{i}x{n}".encode() * 10_000
+            assert client.post(site.url("/mirror", "narrow"), content=body).content == body
 
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(run, range(16)))
-    stats = h2.adds_up()
-    assert (stats.requests, stats.opened, closed(stats)) == (641, 1, {})
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(run, range(THREADS)))
+    stats = site.adds_up(client)
+    assert (stats.requests, stats.retries) == (1 + THREADS * 10, 0)
+    assert stats.open <= conns
+    assert closed(stats).keys() <= ({"evicted"} if conns > 1 else set())         # a dial that came when there was room again
+    assert stats.waits > 0, f"{THREADS} threads never wanted more than {conns * NARROW} streams"
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy"])
-def test_reloads_under_load(ca: Authority, fleet: Fleet, name: str) -> None:
-    """Graceful reloads with sixteen threads at work: no request that may be repeated fails, and nobody sees another's answer."""
-    if reason := missing(name):
-        pytest.skip(reason)
-    it = H2Site(ca, KINDS[name](fleet[KINDS[name].before].port["main"]))
+@pytest.fixture
+def reloaded(request: pytest.FixtureRequest, ca: Authority, fleet: Fleet) -> Iterator[Site]:
+    """A server of one's own."""
+    name, how = request.param
+    if why := untried(name, how):
+        pytest.skip(why)
+    if not of(name, "reloads", how):
+        pytest.skip(reason(name, "reloads", how))
+    server = fleet.another(name, KINDS[name].door(how))
     try:
-        it.server.ready()
-        stop = threading.Event()
-        done = [0] * 16
-
-        def run(i: int) -> None:
-            while not stop.is_set():
-                assert it.client.get(it.at(f"/echo?{i}")).json()["target"] == f"/echo?{i}"
-                done[i] += 1
-
-        def settled(at: int) -> bool:
-            return all(n > at for n in done)
-
-        reload: Callable[[], None] = getattr(it.server, "reload", lambda: it.server.signal(signal.SIGHUP))
-        with ThreadPoolExecutor(16) as pool:
-            running = [pool.submit(run, i) for i in range(16)]
-            try:
-                for _ in range(5):
-                    at = max(done)
-                    it.server.wait(lambda at=at: settled(at) or any(r.done() for r in running), "requests of every thread")
-                    if name == "nginx":
-                        os.kill(it.server.pid("nginx.pid"), signal.SIGHUP)
-                    else:
-                        reload()
-            finally:
-                stop.set()
-            for r in running:
-                r.result()
-        stats = it.adds_up()
-        print(f"{name}: {stats.requests} requests, {stats.opened} connections, {stats.retries} retries, closed: {closed(stats)}")
-        assert stats.opened > 1 or name == "nginx"        # whose worker serves a connection on while that is busy
-        assert closed(stats).keys() <= {"server_closed", "evicted"}
-    finally:
+        it = Site(ca, server, how)
+        yield it
         it.close()
-        it.server.close()
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("reloaded", sites("h2c", "h2"), indirect=True)
+def test_reloads_under_load(reloaded: Site) -> None:
+    """Graceful reloads with sixteen threads at work: no request that may be repeated fails, and nobody sees another's answer."""
+    site = reloaded
+    site.client.get(site.url("/1k"))         # so that all share its connection
+    stop = threading.Event()
+    done = [0] * THREADS
+
+    def run(i: int) -> None:
+        while not stop.is_set():
+            assert site.client.get(site.url(f"/echo?{i}x{done[i]}")).json()["target"] == f"/echo?{i}x{done[i]}"
+            done[i] += 1
+
+    def settled(at: list[int]) -> bool:
+        return all(now > then + 1 for now, then in zip(done, at, strict=True)) or any(r.done() for r in running)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        running = [pool.submit(run, i) for i in range(THREADS)]
+        try:
+            for _ in range(site.of("reloads")):
+                at = list(done)
+                site.server.wait(lambda at=at: settled(at), "requests of every thread")
+                site.server.reload()
+            at = list(done)
+            site.server.wait(lambda: settled(at), "requests of every thread")
+        finally:
+            stop.set()
+        for r in running:
+            r.result()
+    stats = site.adds_up()
+    print(f"{site.name} by {site.how}: {stats.requests} requests, {stats.opened} connections, {stats.retries} retries, closed: {closed(stats)}")
+    assert stats.opened > site.of("reloads") or not site.of("moves on")
+    assert closed(stats).keys() <= {"server_closed", "evicted"}

@@ -22,14 +22,14 @@ Proxies = Callable[[str], RealProxy]
 def proxies(ca: Authority) -> Iterator[Proxies]:
     """`proxies(name)` is running and ready."""
     started: dict[str, RealProxy] = {}
-    RealProxy.certificate = ca.issue()
+    certificate = ca.issue()
 
     def get(name: str) -> RealProxy:
         kind = REAL[name]
         if kind.find() is None:
             pytest.skip(f"{kind.binary} of the Debian package {kind.package} is not installed")
         if name not in started:
-            started[name] = kind()
+            started[name] = kind(certificate=certificate)
             started[name].ready()
         return started[name]
 

@@ -13,7 +13,6 @@ from pooledhttp import Client, Transport
 from tests.exchange.support import adds_up, until
 from tests.interop.load import KINDS, PATIENCE, Load
 from tests.support.servers.base import Server
-from tests.support.servers.fleet import KINDS as SERVERS
 from tests.support.servers.fleet import Fleet, missing
 
 CASES = [("nginx", "restart", 5), ("haproxy", "reload", 5), ("haproxy", "restart", 5), ("gunicorn", "reload", 4), ("gunicorn", "restart", 2)]       # how often
@@ -25,10 +24,8 @@ def case(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Case]:
     name, how, times = request.param
     if reason := missing(name):
         pytest.skip(reason)
-    kind = SERVERS[name]
-    server = kind(0 if kind.python else fleet[kind.before].port["main"], ("main",))
+    server = fleet.another(name, "main")
     try:
-        server.ready()
         yield server, getattr(server, how), times
     finally:
         server.close()

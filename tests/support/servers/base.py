@@ -1,7 +1,8 @@
 """A real server as the matrix sees it: it starts on free ports in a directory of its own, says when it is ready, and leaves nothing when it is stopped.
 
 A server has doors, each a port with the same routes (see routes): `main` keeps connections alive for minutes, `brief` closes them after a second without a
-request, `few` after the fifth request, `h2` speaks HTTP/2. All have the first two; not every server can do the others.
+request, `few` after the fifth request. Not every server can do all. `door(how, keep)` names the one that does so for HTTP/1.1 (`how` is "h1"), for HTTP/2 in
+the clear by prior knowledge ("h2c") and for HTTP/2 in TLS by ALPN ("h2"): `tls-main` beside `main`, and `h2c-main` where `main` does not speak both.
 """
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,22 +27,34 @@ LONG, BRIEF, FEW = 600, 1, 5          # seconds, seconds, requests
 SYSTEM = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin"
 
 
+def secure(door: str) -> bool:
+    return door.startswith("tls-")
+
+
+def keeps(door: str) -> str:
+    """Which of `main`, `brief` and `few` it is."""
+    return door.rpartition("-")[2]
+
+
 class Server:
     """`Kind(backend)` begins to start; `ready()` waits for it; `url(target, door)`; `signal(n)`; `close()`. `backend` is a port where
-    the routes are answered, for servers that pass on."""
+    the routes are answered, for servers that pass on; `certificate` a chain and its key, without which there is no TLS."""
 
     name: ClassVar[str]
     package: ClassVar[str]             # Debian's or the Python package index's
     binary: ClassVar[str]
     python: ClassVar[bool] = False
-    before: ClassVar[str] = "uvicorn"  # what it passes on to
+    before: ClassVar[str | None] = "uvicorn"     # what it passes on to
     doors: ClassVar[tuple[str, ...]] = ("main", "brief")
-    h2: ClassVar[str | None] = None    # the door that speaks HTTP/2 in the clear by prior knowledge, alone or too
+    speaks: ClassVar[tuple[str, ...]] = ("h1",)
+    apart: ClassVar[bool] = False      # HTTP/2 in the clear has doors of its own
     asks_version: ClassVar[tuple[str, ...]] = ("-v",)
 
-    def __init__(self, backend: int = 0, doors: tuple[str, ...] | None = None) -> None:
+    def __init__(self, backend: int = 0, doors: tuple[str, ...] | None = None, certificate: tuple[Path, Path] | None = None) -> None:
         self.backend = backend
-        self._doors = doors or self.doors
+        self.certificate = certificate
+        self._doors = doors or tuple(dict.fromkeys(
+            self.door(how, keep) for how in self.speaks if how != "h2" or certificate for keep in self.doors))
         # Not pytest's: a server that changes its user has to find its files.
         self.directory = Path(tempfile.mkdtemp(prefix=f"interop-{self.name}-"))
         self.directory.chmod(0o755)
@@ -69,8 +83,12 @@ class Server:
         """What to run, one process or one for each door, with its configuration written."""
         raise NotImplementedError
 
+    @classmethod
+    def door(cls, how: str, keep: str = "main") -> str:
+        return f"tls-{keep}" if how == "h2" else f"h2c-{keep}" if how == "h2c" and cls.apart else keep
+
     def url(self, target: str = "/", door: str = "main") -> str:
-        return f"http://127.0.0.1:{self.port[door]}{target}"
+        return f"{'https' if secure(door) else 'http'}://127.0.0.1:{self.port[door]}{target}"
 
     def ready(self) -> None:
         """RuntimeError with what the server said where it does not start."""
@@ -86,6 +104,10 @@ class Server:
 
     def output(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log")))
+
+    def reload(self) -> None:
+        """Has it begin anew with no request lost, where it can."""
+        raise NotImplementedError
 
     def signal(self, number: int) -> None:
         for child in self._children:
@@ -103,6 +125,30 @@ class Server:
             return int((self.directory / name).read_text().split()[0])
         except (FileNotFoundError, IndexError):       # not there yet, or not yet written
             return 0
+
+    @staticmethod
+    def below(pid: int) -> set[int]:
+        """The processes that `pid` has started."""
+        found: set[int] = set()
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError):         # a thread that has ended meanwhile
+                found.update(map(int, (task / "children").read_text().split()))
+        return found
+
+    def main_process(self) -> int:
+        """The first door's."""
+        return min(self.below(self._children[0].pid))
+
+    def replace(self, master: int, number: int) -> None:
+        """Bids `master` replace its worker, and returns when the former has ended."""
+        former = self.below(master)
+        os.kill(master, number)
+
+        def replaced() -> bool:
+            now = self.below(master)
+            return bool(now - former and former - now)
+
+        self.wait(replaced, "other worker in the former's place")
 
     def await_pid(self, name: str, other_than: int) -> None:
         """Waits until its file `name` names another process than `other_than`."""
@@ -145,6 +191,7 @@ class PythonServer(Server):
     """One from the Python package index: a process for each door."""
 
     python: ClassVar[bool] = True
+    before: ClassVar[str | None] = None
 
     @classmethod
     def version(cls) -> str:
@@ -157,4 +204,4 @@ class PythonServer(Server):
         raise NotImplementedError
 
     def idle(self, door: str) -> int:
-        return BRIEF if door == "brief" else LONG
+        return BRIEF if keeps(door) == "brief" else LONG

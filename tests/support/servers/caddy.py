@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import subprocess
 from typing import ClassVar
 
-from tests.support.servers.base import BRIEF, LONG, Server
+from tests.support.processes import PATIENCE
+from tests.support.servers.base import BRIEF, LONG, Server, keeps, secure
 
 
 class Caddy(Server):
@@ -10,21 +12,23 @@ class Caddy(Server):
     and is lost to it once in some hundred times, by a plain socket as well: the answer's end is cut off."""
 
     name = package = binary = "caddy"
-    h2 = "main"
+    speaks = ("h1", "h2c", "h2")
     asks_version: ClassVar[tuple[str, ...]] = ("version",)
 
     def commands(self) -> list[list[str]]:
-        keep = {"main": LONG, "brief": BRIEF}
+        lasts = {"main": LONG, "brief": BRIEF}
+        tls = "tls {} {}".format(*self.certificate) if self.certificate else ""
         idle = "".join(f"""
     servers 127.0.0.1:{port} {{
         protocols h1 h2 h2c
         timeouts {{
-            idle {keep[door]}s
+            idle {lasts[keeps(door)]}s
         }}
     }}""" for door, port in self.port.items())
         sites = "".join(f"""
-http://127.0.0.1:{port} {{
+{self.url("", door)} {{
     bind 127.0.0.1
+    {tls if secure(door) else ""}
     root * {self.files}
     respond /204 204
     respond /deny denied 403
@@ -38,11 +42,17 @@ http://127.0.0.1:{port} {{
 """ for door, port in self.port.items())
         config = self.write("Caddyfile", f"""
 {{
-    admin off
-    auto_https off
+    admin unix/{self.directory}/admin
+    auto_https disable_redirects
+    skip_install_trust
     storage file_system {self.directory}/storage
 {idle}
 }}
 {sites}
 """)
         return [["run", "--adapter", "caddyfile", "--config", config]]
+
+    def reload(self) -> None:
+        at = str(self.directory)
+        subprocess.run([str(self.find()), "reload", "--force", "--adapter", "caddyfile", "--config", f"{at}/Caddyfile", "--address", f"unix/{at}/admin"],
+                       check=True, capture_output=True, timeout=PATIENCE)

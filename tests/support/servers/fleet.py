@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 from tests.support.servers.apache import Apache
 from tests.support.servers.base import Server
@@ -13,13 +15,14 @@ from tests.support.servers.h2o import H2o
 from tests.support.servers.haproxy import Haproxy
 from tests.support.servers.hypercorn import Hypercorn
 from tests.support.servers.lighttpd import Lighttpd
+from tests.support.servers.nghttpd import Nghttpd
 from tests.support.servers.nginx import Nginx
 from tests.support.servers.uvicorn import Uvicorn
 from tests.support.servers.varnish import Varnish
 from tests.support.servers.waitress import Waitress
 
 KINDS: dict[str, type[Server]] = {kind.name: kind for kind in (
-    Nginx, Haproxy, Apache, Lighttpd, Caddy, H2o, Varnish, Gunicorn, Uvicorn, Granian, Hypercorn, Waitress, Cheroot)}
+    Nginx, Haproxy, Apache, Lighttpd, Caddy, H2o, Varnish, Gunicorn, Uvicorn, Granian, Hypercorn, Waitress, Cheroot, Nghttpd)}
 
 
 def missing(name: str) -> str | None:
@@ -33,14 +36,11 @@ def missing(name: str) -> str | None:
     return say
 
 
-def installed() -> list[str]:
-    return [name for name in KINDS if missing(name) is None]
-
-
 class Fleet:
-    """`fleet[name]` is running and ready; `all()` are, started side by side."""
+    """`fleet[name]` is running and ready; `all(names)` are, started side by side. With a certificate and its key they speak TLS too."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+        self._certificate = certificate
         self._started: dict[str, Server] = {}
 
     def __getitem__(self, name: str) -> Server:
@@ -48,11 +48,22 @@ class Fleet:
         server.ready()
         return server
 
-    def all(self) -> dict[str, Server]:
-        names = installed()
+    def all(self, names: Iterable[str]) -> dict[str, Server]:
+        names = list(names)
         for name in names:
             self._start(name)
         return {name: self[name] for name in names}
+
+    def another(self, name: str, *doors: str) -> Server:
+        """One that is the caller's own to stop."""
+        kind = KINDS[name]
+        server = kind(self[kind.before].port["main"] if kind.before else 0, doors or None, self._certificate)
+        try:
+            server.ready()
+        except BaseException:
+            server.close()
+            raise
+        return server
 
     def close(self) -> None:
         for server in self._started.values():
@@ -62,8 +73,8 @@ class Fleet:
     def _start(self, name: str) -> Server:
         if name not in self._started:
             kind = KINDS[name]
-            backend = 0 if kind.python else self[kind.before].port["main"]
-            self._started[name] = kind(backend)
+            backend = self[kind.before].port["main"] if kind.before else 0
+            self._started[name] = kind(backend, None, self._certificate)
         return self._started[name]
 
 

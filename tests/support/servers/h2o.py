@@ -1,33 +1,36 @@
 from __future__ import annotations
 
 import os
+import signal
 
-from tests.support.servers.base import BRIEF, LONG, Server
+from tests.support.servers.base import BRIEF, LONG, Server, keeps, secure
 
 
 class H2o(Server):
     """A process for each door: the time that a connection may idle is one for all ports."""
 
     name = package = binary = "h2o"
-    h2 = "main"
+    speaks = ("h1", "h2c", "h2")
 
     def commands(self) -> list[list[str]]:
-        keep = {"main": LONG, "brief": BRIEF}
+        lasts = {"main": LONG, "brief": BRIEF}
+        tls = "\n      ssl:\n        certificate-file: {}\n        key-file: {}".format(*self.certificate) if self.certificate else ""
         proxied = "".join(f"""
       {path}:
         proxy.reverse.url: "http://127.0.0.1:{self.backend}{path}"
 """ for path in ("/echo", "/mirror", "/worker", "/chunked", "/204", "/close"))
-        return [["-c", self.write(f"{door}.conf", f"""
+        return [["-m", "master", "-c", self.write(f"{door}.conf", f"""
 {"user: root" if os.geteuid() == 0 else ""}
 num-threads: 1
 pid-file: {self.directory}/{door}.pid
 error-log: {self.directory}/{door}.log
-http1-request-timeout: {keep[door]}
+http1-request-timeout: {lasts[keeps(door)]}
+http2-idle-timeout: {lasts[keeps(door)]}
 hosts:
   default:
     listen:
       host: 127.0.0.1
-      port: {port}
+      port: {port}{tls if secure(door) else ""}
     paths:
 {proxied}
       /deny:
@@ -36,3 +39,7 @@ hosts:
       /:
         file.dir: {self.files}
 """)] for door, port in self.port.items()]
+
+    def reload(self) -> None:
+        """Its master lets the new worker be for a second before it ends the former."""
+        self.replace(self.main_process(), signal.SIGHUP)

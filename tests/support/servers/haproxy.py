@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import ClassVar
 
-from tests.support.servers.base import BRIEF, LONG, Server
+from tests.support.servers.base import BRIEF, LONG, Server, keeps, secure
 
 
 class Haproxy(Server):
@@ -14,15 +13,20 @@ class Haproxy(Server):
     """
 
     name = package = binary = "haproxy"
-    doors: ClassVar[tuple[str, ...]] = ("main", "brief", "h2")
-    h2 = "h2"
+    speaks = ("h1", "h2c", "h2")
+    apart = True
 
     def commands(self) -> list[list[str]]:
-        keep = {"main": LONG, "brief": BRIEF, "h2": LONG}
+        lasts = {"main": LONG, "brief": BRIEF}
+        if self.certificate:
+            chain, key = (path.read_text() for path in self.certificate)
+            self.write("certificate.pem", chain + key)
+        tls = f" ssl crt {self.directory}/certificate.pem alpn h2,http/1.1"
+        speaks = {door: tls if secure(door) else " proto h2" if door.startswith("h2c-") else "" for door in self.port}
         fronts = "".join(f"""
 frontend {door}
-    bind 127.0.0.1:{port}{" proto h2" if door == "h2" else ""}
-    timeout http-keep-alive {keep[door]}s
+    bind 127.0.0.1:{port}{speaks[door]}
+    timeout http-keep-alive {lasts[keeps(door)]}s
     http-request return status 204 if {{ path /204 }}
     http-request deny if {{ path /deny }}
     http-request return status 200 content-type application/octet-stream lf-string "%pid %[url_param(token)]" if {{ path /worker }}
@@ -56,7 +60,6 @@ backend routes
         ended = self.output().count("Former worker")
         self.signal(signal.SIGUSR2)
         self.wait(lambda: self.output().count("Former worker") > ended, "end of the former worker")
-
 
     def restart(self) -> None:
         """Another one asks the first for its sockets, then bids it end."""

@@ -13,10 +13,7 @@ FORBIDDEN = "forbidden.test"           # where none of them connects to
 
 
 class RealProxy(Server):
-    """`certificate`: chain and key, for the door that speaks TLS."""
-
     schemes: ClassVar[tuple[str, ...]] = ("http",)
-    certificate: ClassVar[tuple[Path, Path]]
 
     def proxy(self, door: str = "main", userinfo: str = "", scheme: str = "") -> str:
         scheme = scheme or ("https" if door == "tls" else self.schemes[0])
@@ -31,6 +28,7 @@ class Squid(RealProxy):
         helper = self.directory / "helper"
         helper.write_text(f"#!/bin/sh\nwhile read -r line; do [ \"$line\" = '{USER} {PASSWORD}' ] && echo OK || echo ERR; done\n")
         helper.chmod(0o755)
+        assert self.certificate is not None, "one of its doors speaks TLS"
         chain, key = (path.read_text() for path in self.certificate)
         pem = self.write("squid.pem", chain + key)
         if os.getuid() == 0:

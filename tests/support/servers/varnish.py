@@ -11,6 +11,7 @@ class Varnish(Server):
     name = package = "varnish"
     binary = "varnishd"
     before = "nginx"
+    speaks = ("h1", "h2c")
     asks_version: ClassVar[tuple[str, ...]] = ("-V",)
 
     def commands(self) -> list[list[str]]:
@@ -43,4 +44,4 @@ sub vcl_deliver {{
 """)
         listen = [word for door, port in self.port.items() for word in ("-a", f"{door}=127.0.0.1:{port}")]
         return [["-F", *listen, "-f", config, "-n", f"{self.directory}/work", "-s", "malloc,64m", "-T", "none", "-j", "none",
-                 "-p", f"timeout_idle={LONG}", "-p", "thread_pools=1", "-p", "thread_pool_min=20", "-p", "vsl_space=1m"]]
+                 "-p", f"timeout_idle={LONG}", "-p", "feature=+http2", "-p", "thread_pools=1", "-p", "thread_pool_min=20", "-p", "vsl_space=1m"]]
