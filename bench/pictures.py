@@ -103,7 +103,7 @@ def http2(axes: Any, data: Data) -> bool:
                 points.setdefault(client, []).append((threads, rate / 1000))
     axes.set_xscale("log", base=2)
     axes.set_xticks((1, 16, 64), ["1", "16", "64"])
-    axes.set(xlabel="threads that share the client", ylabel="thousand requests a second", title="HTTP/2: 1 KiB GET by threads, client on one core (more is better)")
+    axes.set(xlabel="threads that share the client", ylabel="thousand requests a second", title="HTTP/2: 1 KiB GET by threads (more is better)")
     drawn = _by_x(axes, points)
     axes.set_ylim(bottom=0)
     return drawn
@@ -187,7 +187,8 @@ def pool(axes: Any, data: Data) -> bool:
 
 def overview(axes: Any, data: Data) -> bool:
     """How many times as fast we are as each, over the main scenarios."""
-    chosen = [s for s in data["scenarios"] if s["name"] in ("plain-1", "plain-16", "tls-1", "tls-16", "64k-1", "1m-1", "busy", "h2-1", "h2-16", "h2-1m-1")]
+    chosen = [s for s in data["scenarios"] if s["name"] in ("plain-1", "plain-16", "tls-1", "tls-16", "64k-1", "1m-1", "busy", "h2-1", "h2-16",
+                                                             "h2-1m-1")]
     clients = [c for c in STYLES if c not in (OURS, LIMIT) and any(s["clients"].get(c, {}).get("ours_over_it") for s in chosen)]
     if not clients:
         return False

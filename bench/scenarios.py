@@ -75,7 +75,7 @@ class Scenario:
 
 
 FEW_STREAMS = 4          # the bench's server has a door that allows so many
-THREADS = (1, 2, 4, 8, 16, 32, 64)
+THREADS = (1, 2, 4, 8, 16, 64)
 
 
 def point(threads: int) -> str:

@@ -68,7 +68,8 @@ class Servers:
                 yield f"http://127.0.0.1:{port}/{FILES[scenario.size]}"
         else:
             with self._nginx(core, "0.0.0.0" if scenario.hosts > 1 else "127.0.0.1") as ports:
-                yield f"{'https' if scenario.tls else 'http'}://127.0.0.1:{ports[scenario.tls + scenario.h2 + (scenario.streams == FEW_STREAMS)]}/{FILES[scenario.size]}"
+                port = ports[scenario.tls + scenario.h2 + (scenario.streams == FEW_STREAMS)]
+                yield f"{'https' if scenario.tls else 'http'}://127.0.0.1:{port}/{FILES[scenario.size]}"
 
     @contextlib.contextmanager
     def both(self) -> Iterator[tuple[str, str]]:

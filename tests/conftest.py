@@ -34,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
         over_http2.begin()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--http2"):
+        items[:], rest = over_http2.choose(items)
+        config.hook.pytest_deselected(items=rest)
+
+
 REPORT = pytest.StashKey[pytest.TestReport]()
 
 

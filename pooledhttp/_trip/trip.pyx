@@ -3,6 +3,8 @@
 `run` is the whole of a small exchange on a warm connection, and runs with the GIL released once. Whatever it cannot do alone
 (dial, wait for a turn, an upload in pieces, a large body, h11, a signal, an error) it leaves to `slow`, which goes on from exactly there.
 """
+import sys
+
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
@@ -43,7 +45,9 @@ cdef enum:
 
 
 def observe(follower, list gone, by, later) -> None:
-    """Of closed connections; see `tales.observe`."""
+    """Of closed connections; see `tales.observe`. A pool that the interpreter's end finds open has nobody to tell, and nothing can be imported any more."""
+    if sys is None or sys.is_finalizing():
+        return
     from pooledhttp._trip import tales
 
     tales.observe(follower, gone, by, later)

@@ -44,6 +44,14 @@ late.itself = late
 sys.modules["late"] = late
 client.get(base + '/')
 """,
+    "traced, and collected when nothing can be imported any more": """
+class Late:
+    def __del__(self):
+        self.client = None
+sys.late = Late()
+sys.late.client = Client(trace=pooledhttp.Trace())
+sys.late.client.get(base + '/')
+""",
     "map loop half-way": "loop = client.map([base + '/'] * 50, workers=4); next(loop)",
     "map loop half-way, hung": "loop = client.map([base + '/'] + [base + '/never'] * 9, workers=4, timeout=1.0); next(loop)",
     "drain pending": "r = client.request('GET', base + '/stuck', stream=True); r.close()",

@@ -143,7 +143,8 @@ class PyServer:
     def __init__(self, tls: tuple[Path, Path] | None = None) -> None:
         self.scheme = "https" if tls else "http"
         self.host = "127.0.0.1"
-        self._child = spawn_python("-m", "tests.support.pyserver", *(["--http2"] if front.ON else []), *(tls or ()), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        how = ["--http2"] if front.ON else []
+        self._child = spawn_python("-m", "tests.support.pyserver", *how, *(tls or ()), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._child.stdout is not None
         self.port = int(read_line(self._child.stdout))
 
