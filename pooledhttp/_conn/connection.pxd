@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 from pooledhttp._core.limits cimport Limits
 from pooledhttp._core.poolable cimport Holder, Poolable
 from pooledhttp._core.runtime cimport Wake
+from pooledhttp._core.status cimport LIM_TOTAL, PH_SEND
 from pooledhttp._net.stream cimport Stream
 from pooledhttp._proto.chunked cimport Chunked
 from pooledhttp._proto.head cimport NOTE_CODED, HeadFacts
@@ -146,6 +147,15 @@ cdef class Exchange:
     cdef void reset(self) noexcept nogil            # a new attempt
     cdef void drop_buffer(self) noexcept nogil
     cdef void drop_h2(self) noexcept nogil
+
+
+cdef inline bint late(Exchange ex) noexcept nogil:
+    # Begun after its deadline: nothing of it is sent.
+    if ex.deadline < 0 or ex.t_begin < ex.deadline:
+        return False
+    ex.limit = LIM_TOTAL
+    ex.phase = PH_SEND
+    return True
 
 
 cdef inline bint provisional(Exchange ex) noexcept nogil:

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memmove
 from pooledhttp._conn.connection cimport (
     BR_CHUNKED_CUT, BR_HEAD_CUT, BR_INTERIM_FLOOD, BR_LENGTH_CUT, FLAG_CLOSE, FLAG_EXPECT, FLAG_SAID_CLOSE, FLAG_STREAM,
     FR_CHUNKED, FR_CLOSE, FR_FALLBACK, FR_LENGTH, FR_NONE, TELL_FIRST, TELL_INTERIM, TELL_SEEN, TELL_SENT, WHAT_IS_THERE, XS_BODY, XS_DONE, XS_HEAD, Span,
-    provisional, see_coding,
+    late, provisional, see_coding,
 )
 from pooledhttp._core.compat cimport c_shutdown, ph_gil_releases, ph_now
 from pooledhttp._core.runtime cimport BUFFER_SIZE, LOOK, buffer_take, on_main, unsettled
@@ -141,7 +141,7 @@ cdef class H1Connection(Connection):
             ex.expecting = True
             ex.expect_until = 0
         ex.t_begin = ex.last_write = ex.asked = ph_now()
-        return ST_OK
+        return ST_TIMEOUT if late(ex) else ST_OK
 
     cdef int begin_made(self, Exchange ex) noexcept nogil:
         # Sent from where it is: the buffer is the answer's alone.
@@ -158,7 +158,7 @@ cdef class H1Connection(Connection):
         ex.n_spans = 1
         ex.sending = True
         ex.t_begin = ex.last_write = ex.asked = ph_now()
-        return ST_OK
+        return ST_TIMEOUT if late(ex) else ST_OK
 
     cdef void go_on(self, Exchange ex) noexcept nogil:
         ex.expecting = False

@@ -4,7 +4,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from pooledhttp._conn.connection cimport (
     BR_INTERIM_FLOOD, FLAG_EXPECT, FLAG_STREAM, FR_CHUNKED, FR_LENGTH, FR_NONE, TELL_FIRST, TELL_INTERIM, TELL_SEEN, TELL_SENT, XS_BODY, XS_DONE,
-    XS_HEAD, provisional, see_coding,
+    XS_HEAD, late, provisional, see_coding,
 )
 from pooledhttp._conn.h2role cimport LEAD, H2Role
 from pooledhttp._core.compat cimport (
@@ -140,6 +140,8 @@ cdef class H2Connection(H2Role):
             s.held = 1
             ex.expect_until = ex.t_begin + ex.expect
         s.moved = ex.t_begin
+        if late(ex):
+            return ST_TIMEOUT
         self.push(s, OP_SUBMIT)
         return ST_OK
 

@@ -242,6 +242,24 @@ def test_what_comes_after_the_deadline_is_too_late(peer: MakePeer, tls: ssl.SSLC
     settled(client, timeout=1)
 
 
+def test_nothing_is_sent_after_the_deadline(peer: MakePeer, tls: ssl.SSLContext | None, client: Client) -> None:
+    """A connection may be at hand; the server is not asked what nobody waits for."""
+    asked: list[bytes] = []
+
+    def script(conn: Conn, i: int) -> None:
+        while True:
+            asked.append(conn.recv_request()[0].split(b" ")[1])
+            conn.send(respond(b"fine"))
+
+    server = peer(script, tls=tls)
+    client.get(server.url("/before"))
+    for _ in range(5):
+        with pytest.raises(errors.DeadlineExceeded):
+            client.get(server.url("/late"), timeout=1e-9)
+    client.get(server.url("/after"))
+    assert asked == [b"/before", b"/after"]
+
+
 def test_an_endless_upload_ends(peer: MakePeer, tls: ssl.SSLContext | None, client: Client) -> None:
     """The server takes every piece at once, and no send ever waits; the generator does."""
     def script(conn: Conn, i: int) -> None:
