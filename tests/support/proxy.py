@@ -11,7 +11,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from select import select
+from select import POLLIN, poll
 from urllib.parse import urlsplit
 
 from tests.support.peer import PATIENCE, ClientGone, Conn, Peer, header
@@ -25,17 +25,20 @@ def connected(host: str, port: int) -> socket.socket:
 
 def relay(conn: Conn, target: socket.socket) -> None:
     """Bytes in both directions until either side ends."""
+    asked = poll()
+    asked.register(conn.sock, POLLIN)
+    asked.register(target, POLLIN)
     with target:
         while True:
             inside = isinstance(conn.sock, ssl.SSLSocket) and conn.sock.pending() > 0
-            ready = [conn.sock] if inside else select([conn.sock, target], [], [])[0]
+            ready = {conn.sock.fileno()} if inside else {fd for fd, _ in asked.poll()}
             try:
-                if conn.sock in ready:
+                if conn.sock.fileno() in ready:
                     data = conn.recv_some()
                     if not data:
                         return
                     target.sendall(data)
-                if target in ready:
+                if target.fileno() in ready:
                     data = target.recv(65536)
                     if not data:
                         return
