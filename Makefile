@@ -9,7 +9,7 @@ COMPILED := $(shell find pooledhttp -name '*.pyx' -o -name '*.pxd' -o -name '*.h
 REQUIRES := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ',')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test build stress soak asan asan-quick valgrind valgrind-quick test-pythons upstream-suites bench bench-docs bench-quick bench-variants counted counted-update profile debug lint types stubs gates annotate dist wheel clean help
+.PHONY: run test build stress soak asan asan-quick valgrind valgrind-quick test-http2 test-http2-quick test-pythons upstream-suites bench bench-docs bench-quick bench-variants counted counted-update profile debug lint types stubs gates annotate dist wheel clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make counted   instructions, system calls and bytes against their budget (a quarter of a minute)'
 	@echo 'make asan      tests with AddressSanitizer, UndefinedBehaviorSanitizer and LeakSanitizer; make valgrind: the parser under memcheck'
 	@echo 'make wheel     a wheel that carries libnghttp2, into dist/'
+	@echo 'make test-http2    the client'\''s suite once more, over HTTP/2 (five minutes; make test-http2-quick: one)'
 	@echo 'make test-pythons  the wheel built and tested on each CPython of 3.10 to 3.13 that is here'
 	@echo 'make gates     all tests, lint, types, stubs: what continuous integration runs'
 	@echo 'make lint, types, stubs, annotate, debug, dist, clean, bench-docs, bench-variants, profile'
@@ -64,6 +65,13 @@ valgrind: $(VENV)/built $(VENV)/test
 
 valgrind-quick: $(VENV)/built $(VENV)/test
 	@$(BIN)/python -m tests.safety.memcheck --quick -q $(ARGS)
+
+# The client's suite once more with clients that speak HTTP/2 to the same servers behind a front; what is left out: tests/support/over_http2.py.
+test-http2: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m pytest --http2 -q $(ARGS)
+
+test-http2-quick: $(VENV)/built $(VENV)/test
+	@$(BIN)/python -m pytest --http2 -q tests/adapters tests/api tests/attack tests/metrics $(ARGS)
 
 # The wheel on every CPython that is here; WANTED="3.10 3.13" names some. ARGS goes to pytest.
 test-pythons: $(VENV)/test
