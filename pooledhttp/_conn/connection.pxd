@@ -66,26 +66,17 @@ cdef class Exchange:
     cdef bytes body              # a whole body, or None
     cdef object pieces           # an iterator over an upload's pieces, once begun
     cdef object piece            # keeps the memory of the piece that is being sent
-    cdef bint in_pieces          # the body is an upload in pieces
-    cdef bint has_pieces         # and is not exhausted
-    cdef bint chunked_upload
     cdef int flags
-    cdef bint no_body_method     # HEAD
     # --- limits, absolute in ns; -1: none
     cdef Limits limits
     cdef int64_t deadline
     cdef int64_t max_body        # bytes, -1: none
-    cdef bint decoded_body       # that limit is for the decoded body: whoever decodes it holds it
     cdef size_t max_head
     cdef Wake* wake              # this thread's, where the exchange can be cancelled
     # --- sending
     cdef Span spans[4]
     cdef int n_spans
     cdef int at_span
-    cdef bint sending
-    cdef bint any_sent           # a byte of this attempt was accepted
-    cdef bint send_broke         # the upload stopped short
-    cdef bint expecting          # the body is held back until 100 (Continue) comes, or `expect_until`
     cdef int64_t expect          # ns that it waits for that
     cdef int64_t expect_until    # 0: the head is not sent yet
     cdef char frame[32]          # a chunk's header line
@@ -98,18 +89,15 @@ cdef class Exchange:
     # --- receiving: [lo, hi) is raw; [body_off, body_off + body_len) is body already decoded in place
     cdef char* buf
     cdef size_t cap
-    cdef bint own_buf            # malloc'ed by itself (a head larger than a pooled buffer)
     cdef size_t lo
     cdef size_t hi
     cdef size_t out_at           # where the request's bytes begin in buf; receiving stays below while they are unsent
     cdef size_t body_off
     cdef size_t body_len
-    cdef bint any_received       # a byte of this attempt's answer arrived
     cdef HeadFacts facts
     cdef int interim             # 1xx heads skipped
     cdef int framing
     cdef uint64_t left           # FR_LENGTH: bytes to come
-    cdef bint bulk               # the caller wants the body whole
     cdef Chunked chunks
     cdef object fallback         # h11, where it decides
     cdef size_t head_at          # where the answer's head begins in buf
@@ -117,7 +105,6 @@ cdef class Exchange:
     cdef void* h2                # its H2Stream, until the exchange is over: freed with the GIL, so that who has that may look
     cdef void (*h2_free)(void*) noexcept nogil
     cdef size_t h2_seen               # bytes of that one's heads that were copied to buf
-    cdef bint framed                  # an upload of unknown length is framed by the exchange, as chunks; else by the connection
     cdef char* tail                   # field lines, malloc'ed; NULL: none
     cdef size_t n_tail
     # --- where it stands
@@ -132,6 +119,20 @@ cdef class Exchange:
     cdef bint reused
     cdef uint64_t conn_uses
     cdef int64_t idle_for
+    # --- what holds, or not: a byte each, for an object of more than 1,032 bytes is beyond what malloc has at hand for a thread
+    cdef unsigned char in_pieces        # the body is an upload in pieces
+    cdef unsigned char has_pieces       # and is not exhausted
+    cdef unsigned char chunked_upload
+    cdef unsigned char no_body_method   # HEAD
+    cdef unsigned char decoded_body     # that limit is for the decoded body: whoever decodes it holds it
+    cdef unsigned char sending
+    cdef unsigned char any_sent         # a byte of this attempt was accepted
+    cdef unsigned char send_broke       # the upload stopped short
+    cdef unsigned char expecting        # the body is held back until 100 (Continue) comes, or `expect_until`
+    cdef unsigned char own_buf          # malloc'ed by itself (a head larger than a pooled buffer)
+    cdef unsigned char any_received     # a byte of this attempt's answer arrived
+    cdef unsigned char bulk             # the caller wants the body whole
+    cdef unsigned char framed           # an upload of unknown length is framed by the exchange, as chunks; else by the connection
     # --- times, ns
     cdef int64_t t_start
     cdef int64_t t_pool

@@ -280,7 +280,7 @@ cdef class H2Role(Connection):
                 self.die(<int>r, 0)
                 return BREAK
             if h2_feed(&self.h, self.inbuf, r) < 0:
-                self.die(ST_BROKE, BR_H2_CONNECTION)
+                self.die(ST_BROKE, self.h.err if self.h.err else BR_H2_CONNECTION)
                 return BREAK
             self.last_read = self.h.now
             if self.h.room != self.room and self.h.settled:

@@ -26,6 +26,7 @@ cdef enum:                      # Broken, beside ST_PROTO and ST_BROKE
     BR_H2_CONNECTION = 22       # a connection error (section 5.4.1)
     BR_H2_PING = 23             # no answer to a PING
     BR_H2_CUT = 24              # the connection ended in the middle of a body
+    BR_H2_FLOOD = 25            # too many frames that say nothing of any stream
     H2_RESET = 100              # RST_STREAM, and its error code beside this; 14: one that the RFC has not
 
 cdef enum:
@@ -118,6 +119,9 @@ cdef struct H2:
     int no_h2                   # HTTP_1_1_REQUIRED
     int pinged                  # a PING of ours is not answered yet
     int64_t now                 # when the bytes at hand came
+    int64_t quiet_since         # such frames are counted from then
+    int quiet
+    int err                     # what ended the session, where we did
 
 
 cdef H2Stream* h2_stream() noexcept nogil                       # with the owner's reference; NULL where memory is out

@@ -1,5 +1,5 @@
 """HTTP/2 (RFC 9113) sans I/O, by libnghttp2, which holds the peer to the protocol; what it lets pass goes through HTTP/1's own parser of heads."""
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
@@ -15,6 +15,8 @@ cdef enum:
     CONNECTION_WINDOW = 16777216
     BLOCK = 32768
     ROOM = 100                   # until the peer says how many streams it allows
+    QUIET_MAX = 1000             # frames that say nothing of any stream, within
+    QUIET_NS = 10_000_000_000
 
 cdef int _streams = 0
 
@@ -296,6 +298,23 @@ cdef inline H2Stream* _of(nghttp2_session* ng, int32_t id) noexcept nogil:
     return <H2Stream*>nghttp2_session_get_stream_user_data(ng, id)
 
 
+cdef int _on_begin_frame(nghttp2_session* ng, const nghttp2_frame_hd* hd, void* ud) noexcept nogil:
+    # PING, SETTINGS, PRIORITY, empty DATA: each costs its sender nothing, and us an answer or our time.
+    cdef H2* h = <H2*>ud
+    if hd.type == NGHTTP2_DATA and (hd.length > 0 or hd.flags & NGHTTP2_FLAG_END_STREAM):
+        return 0
+    if hd.type == NGHTTP2_HEADERS or hd.type == NGHTTP2_RST_STREAM or hd.type == NGHTTP2_WINDOW_UPDATE or hd.type == NGHTTP2_GOAWAY:
+        return 0
+    if h.now - h.quiet_since > <int64_t>QUIET_NS:
+        h.quiet_since = h.now
+        h.quiet = 0
+    h.quiet += 1
+    if h.quiet > QUIET_MAX:
+        h.err = BR_H2_FLOOD
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
 cdef int _on_begin_headers(nghttp2_session* ng, const nghttp2_frame* frame, void* ud) noexcept nogil:
     cdef H2Stream* s = _of(ng, frame.hd.stream_id)
     if s != NULL:
@@ -506,6 +525,7 @@ cdef int h2_open(H2* h, size_t max_head) noexcept nogil:
     if nghttp2_session_callbacks_new(&cb) or nghttp2_option_new(&option):
         nghttp2_session_callbacks_del(cb)
         return -1
+    nghttp2_session_callbacks_set_on_begin_frame_callback(cb, _on_begin_frame)
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, _on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback(cb, _on_header)
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, _on_frame_recv)

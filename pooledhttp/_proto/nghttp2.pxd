@@ -48,6 +48,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         NGHTTP2_SETTINGS
         NGHTTP2_PING
         NGHTTP2_GOAWAY
+        NGHTTP2_WINDOW_UPDATE
         NGHTTP2_FLAG_NONE
         NGHTTP2_FLAG_END_STREAM
         NGHTTP2_FLAG_ACK
@@ -71,6 +72,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     nghttp2_info* nghttp2_version(int least)
     int nghttp2_session_callbacks_new(nghttp2_session_callbacks**)
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks*)
+    void nghttp2_session_callbacks_set_on_begin_frame_callback(
+        nghttp2_session_callbacks*, int (*)(nghttp2_session*, const nghttp2_frame_hd*, void*) noexcept nogil)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(
         nghttp2_session_callbacks*, int (*)(nghttp2_session*, const nghttp2_frame*, void*) noexcept nogil)
     void nghttp2_session_callbacks_set_on_header_callback(
@@ -108,4 +111,3 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     int nghttp2_submit_settings(nghttp2_session*, uint8_t, const nghttp2_settings_entry*, size_t)
     int nghttp2_submit_goaway(nghttp2_session*, uint8_t, int32_t, uint32_t, const uint8_t*, size_t)
     int nghttp2_submit_ping(nghttp2_session*, uint8_t, const uint8_t*)
-    int nghttp2_submit_goaway(nghttp2_session*, uint8_t, int32_t, uint32_t, const uint8_t*, size_t)

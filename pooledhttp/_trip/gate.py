@@ -29,6 +29,7 @@ _BROKEN = {
     22: "the server broke the HTTP/2 protocol: the connection is closed",
     24: "the response's body was cut short: the connection ended",
     23: "the server did not answer a PING within http2_ping_timeout",
+    25: "the server floods the HTTP/2 connection with frames that say nothing: it is closed",
 }
 _H2_CODES = ("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM",
              "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED", "an unknown error")

@@ -16,11 +16,7 @@ cdef class Reply(Exchange):
     cdef int64_t pool_until        # when Timeout.pool ends; 0: it did not wait yet
     cdef Slot* slot                # held until the connection is given back
     cdef Slot* dead                # to be reaped once the GIL is held
-    cdef bint first                # the request is not counted yet
-    cdef int undone                # times that a server did not begin with it
-    cdef bint may_retry            # Transport(retry_stale=True)
     cdef int busy                  # atomic: threads inside read or close
-    cdef bint gave                 # the connection was given back; its slot is still referenced
     cdef Waiter waiter
     cdef Canceller cancel
     cdef WakeHandle wake_handle
@@ -34,15 +30,20 @@ cdef class Reply(Exchange):
     cdef str _reason
     cdef readonly bint closed
     cdef object failed             # the error that ended the body
-    cdef bint draining             # nobody reads it any more, and the connection is to serve again
     cdef int drain_reason          # what the connection is closed for where the drain does not come to the end
     cdef size_t drained            # bytes of the body thrown away
     # --- for those who follow it
     cdef object tale               # whom to tell of this exchange; None: nobody
-    cdef bint again                # this exchange begins again, on another connection
-    cdef bint offered              # the connection could serve again
     cdef int given                 # RE_REUSE: and was pooled; else why not
-    cdef bint collected            # nobody has it any more: no user's code may run here
+    # --- a byte each, as in Exchange
+    cdef unsigned char first            # the request is not counted yet
+    cdef unsigned char may_retry        # Transport(retry_stale=True)
+    cdef unsigned char gave             # the connection was given back; its slot is still referenced
+    cdef unsigned char draining         # nobody reads it any more, and the connection is to serve again
+    cdef unsigned char again            # this exchange begins again, on another connection
+    cdef unsigned char offered          # the connection could serve again
+    cdef unsigned char collected        # nobody has it any more: no user's code may run here
+    cdef unsigned char undone           # times that a server did not begin with it
 
     cdef object _check(self)
     cdef Py_ssize_t _read(self, char* at, Py_ssize_t n) except -1
