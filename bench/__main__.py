@@ -19,10 +19,10 @@ from typing import Any
 from bench import compare, document, machine, peers, pictures, probes, profiling, report
 from bench.probes import PROBES, Options
 from bench.processes import Failed
-from bench.scenarios import BY_NAME, GO, LIMIT, OURS, SCENARIOS, SPEAK_H2, Scenario
+from bench.scenarios import BY_NAME, GO, H2_LIMIT, LIMIT, LIMITS, OURS, SCENARIOS, SPEAK_H2, Scenario
 from bench.servers import Servers
 
-CLIENTS = [OURS, LIMIT, GO, *(name for name in peers.PEERS if name != OURS)]
+CLIENTS = [OURS, LIMIT, H2_LIMIT, GO, *(name for name in peers.PEERS if name != OURS)]
 QUICK = [OURS, LIMIT, "pyreqwest", "pycurl", "urllib3"]
 START = 1.2              # seconds that a client's process takes to be ready, about
 NAMES = [*BY_NAME, *PROBES]
@@ -66,7 +66,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def clients_for(scenario: Scenario, clients: list[str]) -> list[str]:
     return [c for c in clients if not (scenario.busy and c in (LIMIT, GO))         # they have no thread that computes in Python
-            and not (scenario.h2 and c.partition("/")[0] not in SPEAK_H2)]
+            and not (scenario.h2 and c.partition("/")[0] not in SPEAK_H2) and not (c == H2_LIMIT and not scenario.h2)]
 
 
 def minutes(opts: argparse.Namespace) -> float:
@@ -75,9 +75,9 @@ def minutes(opts: argparse.Namespace) -> float:
     for s in opts.scenarios:
         names = clients_for(s, opts.clients)
         seconds += 1.0 + len(names) * (START + opts.warmup) + s.rounds(opts.rounds) * sum(
-            max(1.0, s.seconds(opts.seconds)) if c == LIMIT else s.seconds(opts.seconds) + 0.05 for c in names)
+            max(1.0, s.seconds(opts.seconds)) if c in LIMITS else s.seconds(opts.seconds) + 0.05 for c in names)
     for probe in opts.probes:
-        seconds += probe.rounds(opts.rounds) * probe.about * sum(c not in probe.aside for c in opts.clients)
+        seconds += probe.rounds(opts.rounds) * probe.about * sum(c not in probe.aside for c in opts.clients if c != H2_LIMIT)
     return seconds / 60
 
 
@@ -109,7 +109,8 @@ def measure(opts: argparse.Namespace, servers: Servers) -> dict[str, Any]:
         print("\n" + report.table(done), flush=True)
         save()
     for probe in opts.probes:
-        result = probes.run(probe, opts.clients, servers, Options(min(opts.seconds, 0.3), opts.idle, opts.upload), rounds=opts.rounds,
+        clients = [c for c in opts.clients if c != H2_LIMIT]
+        result = probes.run(probe, clients, servers, Options(min(opts.seconds, 0.3), opts.idle, opts.upload), rounds=opts.rounds,
                             progress=partial(show, probe.name))
         results.append(result)
         show("", "")

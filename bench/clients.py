@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.processes import Failed, Lines, end, find, start
 from bench.programs import go
-from bench.scenarios import GO, LIMIT, Task
+from bench.scenarios import GO, H2_LIMIT, LIMIT, Task
 
 PATIENCE = 45.0          # seconds beyond a round's own
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -132,27 +132,16 @@ class Worker(Client, Asked):
         Asked.close(self)
 
 
-class Wrk(Client):
-    """wrk, one thread and a connection for each of the scenario's: the limit. It starts anew for each round, of whole seconds; it verifies no certificate."""
-    name = LIMIT
+class Tool(Client):
+    """A load generator in C: the limit. It starts anew for each round, of whole seconds; it verifies no certificate."""
 
     def __init__(self, task: Task, core: int | None) -> None:
         self._task, self._core = task, core
 
-    def ready(self) -> None:
-        done = subprocess.run([find("wrk", "wrk"), "--version"], capture_output=True, text=True)
-        found = re.match(r"wrk (\S+)", done.stdout + done.stderr)
-        self.version = found[1].removeprefix("debian/") if found else "?"
-
-    def round(self, seconds: float) -> Sample:
-        whole, before = max(1, round(seconds)), resource.getrusage(resource.RUSAGE_CHILDREN)
-        scenario, more = self._task.scenario, []
-        if scenario.timed:
-            more += ["--latency"]
-        if scenario.fresh:
-            more += ["-H", "Connection: close"]
-        child = start([find("wrk", "wrk"), "-t1", f"-c{scenario.threads}", f"-d{whole}s", *more, self._task.url], core=self._core,
-                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def measure(self, whole: int, command: Sequence[str | Path]) -> tuple[str, float]:
+        """What it says after so many seconds, and its processor time."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        child = start(command, core=self._core, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             text = child.communicate(timeout=whole + PATIENCE)[0].decode()
         except subprocess.TimeoutExpired:
@@ -160,8 +149,50 @@ class Wrk(Client):
         finally:
             end(child)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return self._sample(text, cpu)
+        return text, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    def close(self) -> None:
+        pass
+
+
+class H2load(Tool):
+    """h2load, of nghttp2: one thread, one connection, as many streams at once as the scenario has threads."""
+    name = H2_LIMIT
+
+    def ready(self) -> None:
+        done = subprocess.run([find("h2load", "nghttp2-client"), "--version"], capture_output=True, text=True)
+        self.version = done.stdout.strip().rpartition("/")[2] or "?"
+
+    def round(self, seconds: float) -> Sample:
+        whole, scenario = max(1, round(seconds)), self._task.scenario
+        clients = -(-scenario.threads // scenario.streams) if scenario.streams else 1
+        text, cpu = self.measure(whole, [find("h2load", "nghttp2-client"), f"-D{whole}", f"-c{clients}", f"-m{scenario.threads // clients}",
+                                         self._task.url])
+        done = re.search(r"^requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout$", text, re.MULTILINE)
+        got = re.search(r"^traffic: .* \((\d+)\) data$", text, re.MULTILINE)
+        if done is None or got is None or not int(done[1]) or any(int(n) for n in done.groups()[1:]):
+            raise Failed("says: " + text.strip())
+        if int(got[1]) < int(done[1]) * scenario.size:
+            raise Failed("bodies that are too short")
+        return Sample(int(done[1]), float(whole), cpu, None, None)
+
+
+class Wrk(Tool):
+    """wrk, one thread and a connection for each of the scenario's."""
+    name = LIMIT
+
+    def ready(self) -> None:
+        done = subprocess.run([find("wrk", "wrk"), "--version"], capture_output=True, text=True)
+        found = re.match(r"wrk (\S+)", done.stdout + done.stderr)
+        self.version = found[1].removeprefix("debian/") if found else "?"
+
+    def round(self, seconds: float) -> Sample:
+        whole, scenario, more = max(1, round(seconds)), self._task.scenario, list[str]()
+        if scenario.timed:
+            more += ["--latency"]
+        if scenario.fresh:
+            more += ["-H", "Connection: close"]
+        return self._sample(*self.measure(whole, [find("wrk", "wrk"), "-t1", f"-c{scenario.threads}", f"-d{whole}s", *more, self._task.url]))
 
     def _sample(self, text: str, cpu: float) -> Sample:
         done = re.search(r"(\d+) requests in ([\d.]+)s, ([\d.]+)([KMGT]?)B read", text)
@@ -175,9 +206,6 @@ class Wrk(Client):
         times = {per_cent: float(number) * MILLISECONDS[unit] for per_cent, number, unit in re.findall(r"^ +(\d+)% +([\d.]+)(us|ms|s)$", text, re.MULTILINE)}
         return Sample(int(done[1]), int(done[1]) / float(rate[1]), cpu, times.get("50"), times or None)
 
-    def close(self) -> None:
-        pass
-
 
 def open_client(name: str, task: Task, core: int | None) -> Client:
-    return Wrk(task, core) if name == LIMIT else Worker(name, task, core)
+    return Wrk(task, core) if name == LIMIT else H2load(task, core) if name == H2_LIMIT else Worker(name, task, core)

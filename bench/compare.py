@@ -11,7 +11,7 @@ from functools import partial
 from bench.clients import Client, Sample, open_client
 from bench.machine import Quiet, cores
 from bench.processes import Failed
-from bench.scenarios import LIMIT, OURS, Faster, Scenario, Task, Within
+from bench.scenarios import LIMITS, OURS, Faster, Scenario, Task, Within
 from bench.servers import Servers, bare_ms
 
 
@@ -87,7 +87,7 @@ class Table:
 
     def best_peer(self) -> str:
         """The one that we are the least faster than; "none" where there is no other."""
-        ratios = {name: statistics.median(ratios) for name in self.outcomes if name not in (OURS, LIMIT) and (ratios := self.ratios(name))}
+        ratios = {name: statistics.median(ratios) for name in self.outcomes if name not in (OURS, *LIMITS) and (ratios := self.ratios(name))}
         return min(ratios, key=lambda name: ratios[name], default="none")
 
     def _within(self, goal: Within) -> Judgement:

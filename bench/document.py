@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.compare import Spread
 from bench.processes import ROOT
-from bench.scenarios import LIMIT, OURS
+from bench.scenarios import LIMITS, OURS
 
 Data = dict[str, Any]
 
@@ -85,7 +85,7 @@ def probed(probe: Data) -> str:
         rows.append([name, *("–" if s is None or one["error"] else f"{s['median']:,.{c['digits']}f}" for s, c in zip(spreads, probe["columns"], strict=True))])
         notes += [f"- {name}: {note}" for note in one["notes"]]
     notes += [f"- {note}" for note in probe["notes"]]
-    absent = [f"{name} ({one['left_out']})" for name, one in probe["clients"].items() if one["left_out"] and name != LIMIT]
+    absent = [f"{name} ({one['left_out']})" for name, one in probe["clients"].items() if one["left_out"] and name not in LIMITS]
     text = table(rows)
     if absent:
         text += "\n\nNot there: " + ", ".join(absent) + "."
@@ -106,7 +106,7 @@ def worse(data: Data) -> str:
     lines = []
     for s in data["scenarios"]:
         for name, one in s["clients"].items():
-            if name not in (OURS, LIMIT) and one["ours_over_it"] and (ratio := statistics.median(one["ours_over_it"])) < 1:
+            if name not in (OURS, *LIMITS) and one["ours_over_it"] and (ratio := statistics.median(one["ours_over_it"])) < 1:
                 lines.append(f"- `{s['name']}`: {name}, {1 / ratio:.2f} x as fast")
     for probe in data["probes"]:
         ours = probe["clients"].get(OURS)

@@ -7,12 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bench.scenarios import GO, LIMIT, OURS, THREADS, point
+from bench.scenarios import GO, H2_LIMIT, LIMIT, LIMITS, OURS, THREADS, point
 
 Data = dict[str, Any]
 
 # Our own stands out; the others can be told apart by mark too.
-STYLES = {OURS: ("#d62728", "o"), LIMIT: ("#9a9a9a", ""), GO: ("#00a0c8", "s"), "pyreqwest": ("#2a9d5c", "^"), "pycurl": ("#1f5fa8", "v"),
+STYLES = {OURS: ("#d62728", "o"), LIMIT: ("#9a9a9a", ""), H2_LIMIT: ("#9a9a9a", ""), GO: ("#00a0c8", "s"),
+          "pyreqwest": ("#2a9d5c", "^"), "pycurl": ("#1f5fa8", "v"),
           "httpr": ("#8ac926", "<"), "primp": ("#c08a00", ">"), "urllib3": ("#7b3fb0", "D"), "http.client": ("#4a4a4a", "P"),
           "requests": ("#e377c2", "X"), "httpx": ("#8c564b", "p"), "niquests": ("#e8743b", "h")}
 OTHER = ("#000000", ".")
@@ -59,7 +60,7 @@ def _figure(scenario: Data | None, client: str) -> float | None:
 def _line(axes: Any, client: str, x: list[float], y: list[float]) -> None:
     ours = client == OURS
     axes.plot(x, y, label=client, color=STYLES.get(client, OTHER)[0], marker=STYLES.get(client, OTHER)[1], markersize=6 if ours else 4,
-              linewidth=3 if ours else 1.4, linestyle="--" if client == LIMIT else "-", zorder=3 if ours else 2)
+              linewidth=3 if ours else 1.4, linestyle="--" if client in LIMITS else "-", zorder=3 if ours else 2)
 
 
 def _legend(axes: Any) -> None:
@@ -189,7 +190,7 @@ def overview(axes: Any, data: Data) -> bool:
     """How many times as fast we are as each, over the main scenarios."""
     chosen = [s for s in data["scenarios"] if s["name"] in ("plain-1", "plain-16", "tls-1", "tls-16", "64k-1", "1m-1", "busy", "h2-1", "h2-16",
                                                              "h2-1m-1")]
-    clients = [c for c in STYLES if c not in (OURS, LIMIT) and any(s["clients"].get(c, {}).get("ours_over_it") for s in chosen)]
+    clients = [c for c in STYLES if c not in (OURS, *LIMITS) and any(s["clients"].get(c, {}).get("ours_over_it") for s in chosen)]
     if not clients:
         return False
     height = 0.8 / len(clients)

@@ -29,7 +29,7 @@ def data() -> dict[str, Any]:
         times = {"50": ms, "99": 2 * ms, "99.9": 3 * ms, "100": 4 * ms}
         return Outcome("1", [Sample(round(rate), 1.0, 0.1, ms, times), Sample(round(rate), 1.0, 0.1, ms, times)])
 
-    names = ["plain-1", "tls-1", "busy", "latency-16", *(point(n) for n in THREADS)]
+    names = ["plain-1", "tls-1", "busy", "latency-16", "h2-1", "h2-16", *(point(n) for n in THREADS)]
     tables = [Table(BY_NAME[n], {OURS: outcome(1000, 7), LIMIT: outcome(2000, 3), "urllib3": outcome(2000 if n == "tls-1" else 100, 9),
                                  "pycurl": Outcome("1", [], "it died")}, 0.005, 0.5 if n == "tls-1" else 0.0) for n in names]
     idle = Result(PROBES["idle"], {OURS: Probed("1", [{"kib_100": 100, "kib_1000": 1000, "bytes_each": 900, "us_1": 50, "us_100": 50, "us_1000": 51}]),
@@ -132,5 +132,5 @@ def test_the_whole_run_is_less_than_25_minutes() -> None:
     from bench.__main__ import CLIENTS, arguments, minutes
 
     opts = arguments(["--clients", ",".join(CLIENTS)])
-    assert len(CLIENTS) == 12 and 5 < minutes(opts) < 25
+    assert len(CLIENTS) == 13 and 5 < minutes(opts) < 25
     assert minutes(arguments(["--quick"])) < 2.5
