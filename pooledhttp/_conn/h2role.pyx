@@ -215,9 +215,12 @@ cdef class H2Role(Connection):
         while True:
             while self.out_at < self.out_n:
                 r = self.stream.try_send(self.out + self.out_at, self.out_n - self.out_at)
-                if r == ST_AGAIN and not over:
+                if r == ST_AGAIN and not over and not self.h.broke:
                     self.stuck = True
                     return ST_AGAIN
+                if r == ST_AGAIN:            # what cannot be said is not said: the connection is over all the same
+                    over = True
+                    break
                 if r < 0:
                     # What the server said before it hung up still counts.
                     self.receive()

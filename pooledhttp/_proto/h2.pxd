@@ -121,7 +121,8 @@ cdef struct H2:
     int64_t now                 # when the bytes at hand came
     int64_t quiet_since         # such frames are counted from then
     int quiet
-    int err                     # what ended the session, where we did
+    int broke                   # the session ends by our own GOAWAY, sent or not
+    int err                     # why, where libnghttp2 does not know
 
 
 cdef H2Stream* h2_stream() noexcept nogil                       # with the owner's reference; NULL where memory is out

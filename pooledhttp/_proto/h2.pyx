@@ -302,6 +302,7 @@ cdef int _on_begin_frame(nghttp2_session* ng, const nghttp2_frame_hd* hd, void* 
     # PING, SETTINGS, PRIORITY, empty DATA: each costs its sender nothing, and us an answer or our time.
     cdef H2* h = <H2*>ud
     if hd.type == NGHTTP2_DATA and (hd.length > 0 or hd.flags & NGHTTP2_FLAG_END_STREAM):
+        h.quiet = 0                       # a server that measures the path sends a PING for each round trip of a body
         return 0
     if hd.type == NGHTTP2_HEADERS or hd.type == NGHTTP2_RST_STREAM or hd.type == NGHTTP2_WINDOW_UPDATE or hd.type == NGHTTP2_GOAWAY:
         return 0
@@ -468,6 +469,8 @@ cdef int _on_frame_send(nghttp2_session* ng, const nghttp2_frame* frame, void* u
     cdef H2* h = <H2*>ud
     if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
         return 0
+    if frame.hd.type == NGHTTP2_DATA:
+        h.quiet = 0                       # and of an upload
     s = _of(ng, frame.hd.stream_id)
     if s == NULL:
         return 0
@@ -560,7 +563,13 @@ cdef void h2_close(H2* h) noexcept nogil:
 
 cdef int h2_feed(H2* h, const char* p, size_t n) noexcept nogil:
     h.now = ph_now()
-    return -1 if nghttp2_session_mem_recv(h.ng, <const uint8_t*>p, n) < 0 else 0
+    if nghttp2_session_mem_recv(h.ng, <const uint8_t*>p, n) < 0:
+        return -1
+    if not nghttp2_session_check_request_allowed(h.ng):
+        if not h.gone and nghttp2_session_get_next_stream_id(h.ng) <= 0x7fffffff:
+            h.broke = 1
+        h.goaway = 1
+    return 0
 
 
 cdef ssize_t h2_frames(H2* h, const uint8_t** p) noexcept nogil:

@@ -97,6 +97,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     void nghttp2_session_del(nghttp2_session*)
     ssize_t nghttp2_session_mem_recv(nghttp2_session*, const uint8_t*, size_t)
     ssize_t nghttp2_session_mem_send(nghttp2_session*, const uint8_t**)
+    int nghttp2_session_check_request_allowed(nghttp2_session*)
+    uint32_t nghttp2_session_get_next_stream_id(nghttp2_session*)
     int nghttp2_session_want_read(nghttp2_session*)
     int nghttp2_session_want_write(nghttp2_session*)
     int nghttp2_session_consume_connection(nghttp2_session*, size_t)

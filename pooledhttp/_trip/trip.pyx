@@ -709,7 +709,7 @@ cdef class Tripper:
 
     cdef Connection connection(self, Host home, Stream stream, object info):
         # What ALPN picked, or the transport knows of the origin: a proxy that forwards is not it.
-        if info.alpn != "h2" and not (self.h2_known and home.key.startswith("http:") and " via http" not in home.key):
+        if info.alpn != "h2" and not (self.h2_known and home.key.startswith("http:") and " via http" not in home.key and home.key not in self.h1_only):
             return H1Connection(stream, info)
         try:
             from pooledhttp._conn.h2 import H2Connection

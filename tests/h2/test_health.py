@@ -178,6 +178,26 @@ def test_http_1_1_required(peer: MakePeer, new_client: MakeClient, ca: Authority
     assert spoken[0] == "h2" and set(spoken[1:]) == {"http/1.1"}
 
 
+def test_http_1_1_required_where_http2_was_known(peer: MakePeer, h2c: MakeClient) -> None:
+    begun: list[bytes] = []
+
+    def script(conn: Conn, i: int) -> None:
+        if i == 0:
+            h2 = Frames(conn)
+            h2.reset(h2.request()[0], HTTP_1_1_REQUIRED)
+            h2.drain()
+            return
+        while True:
+            begun.append(conn.recv_request()[0][:6])
+            conn.send(respond(b"by 1.1"))
+
+    server, client = peer(script), h2c()
+    for _ in range(2):
+        r = client.post(server.url("/"), content=b"x")
+        assert (r.content, r.http_version) == (b"by 1.1", "HTTP/1.1")
+    assert begun == [b"POST /"] * 2
+
+
 def test_alpn_picks(peer: MakePeer, new_client: MakeClient, ca: Authority) -> None:
     offered = ca.new_server("127.0.0.1")
     offered.set_alpn_protocols(["h2"])

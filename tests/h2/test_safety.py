@@ -1,14 +1,17 @@
 """What no server should say: each is bounded, named, and ends the connection; no other request is lost to it where it may be sent again."""
 from __future__ import annotations
 
+import socket
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from pooledhttp import Client, errors
-from tests.exchange.support import until
+from tests.exchange.support import blocked_in_kernel, until
 from tests.support.frames import (
     ACK,
     CONTINUATION,
@@ -231,6 +234,64 @@ def test_who_breaks_the_protocol_is_told(peer: MakePeer, h2c: MakeClient) -> Non
         h2c().post(server.url("/"), content=b"x")
     server.wait_closed(0)
     assert int.from_bytes(told[0][4:8], "big") == PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("window", [198_000, 202_000, 205_000, 208_000, 220_000, 400_000])
+def test_a_broken_protocol_while_the_kernel_takes_no_more(peer: MakePeer, h2c: MakeClient, tmp_path: Path, window: int) -> None:
+    """Our GOAWAY cannot go out: the connection ends all the same, at once, and a POST is not sent again."""
+    methods: list[tuple[int, str]] = []
+    threads: list[threading.Thread] = []
+
+    def script(conn: Conn, i: int) -> None:
+        h2 = Frames(conn, settings=[(INITIAL_WINDOW_SIZE, window)])
+        h2.send(WINDOW_UPDATE, 0, 0, struct.pack(">I", 10_000_000))
+        stream, fields, _ = h2.request()
+        methods.append((i, fields[":method"]))
+        h2.answer(stream)
+        stream = h2.until(HEADERS)[2]
+        methods.append((i, dict(h2.heads[stream])[":method"]))
+        until(lambda: blocked_in_kernel(threads[0]), "the upload's stall")
+        h2.send(PING, 0, 0, b"12345")
+        conn.stall()
+
+    path = tmp_path / "peer.sock"
+    peer(script, uds=path)
+    client = h2c(uds=str(path), timeout=10)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        client.get("http://x.test/")
+        try:
+            client.post("http://x.test/", content=bytes(1_000_000))
+        except errors.Error as e:
+            raised.append(e)
+
+    threads.append(threading.Thread(target=work))
+    threads[0].start()
+    threads[0].join(10)
+    assert [type(e) for e in raised] == [errors.StaleConnectionError]
+    assert methods == [(0, "GET"), (0, "POST")]
+    stats = client.transport.stats()
+    assert (stats.open, stats.active, stats.retries) == (0, 0, 0)
+
+
+def test_a_server_that_measures_the_path(peer: MakePeer, h2c: MakeClient) -> None:
+    """A PING for each round trip of a body is no flood."""
+
+    def script(conn: Conn, i: int) -> None:
+        h2 = Frames(conn)
+        stream = h2.request()[0]
+        h2.headers(stream, [OK])
+        conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for n in range(3000):
+            h2.data(stream, b"x")
+            h2.ping()
+            while h2.acked == n:
+                h2.read()
+        h2.data(stream, b"", end=True)
+        h2.drain()
+
+    assert len(h2c().get(peer(script).url("/")).content) == 3000
 
 
 def test_a_frame() -> None:
