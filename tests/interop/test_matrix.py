@@ -156,8 +156,9 @@ def test_an_answer_left_early(site: Site) -> None:
         assert site.client.get(site.url("/1k")).content == content("1k")
     stats = site.adds_up()
     assert (stats.requests, stats.leaked) == (6, 0)
-    assert stats.opened == 1 or site.how == "h1"
-    assert closed(stats).keys() <= ({"drain_limit"} if site.how == "h1" else set())
+    # Where the janitor looks at what comes of the stream that was left, a request passes the connection over, and dials one that is dropped again.
+    assert stats.open == 1 or site.how == "h1", str(stats)
+    assert closed(stats).keys() <= ({"drain_limit"} if site.how == "h1" else {"evicted"}), str(stats)
 
 
 def test_continue(site: Site, body_of: BodyOf) -> None:
