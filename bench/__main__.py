@@ -19,7 +19,7 @@ from typing import Any
 from bench import compare, document, machine, peers, pictures, probes, profiling, report
 from bench.probes import PROBES, Options
 from bench.processes import Failed
-from bench.scenarios import BY_NAME, GO, H2_LIMIT, LIMIT, LIMITS, OURS, SCENARIOS, SPEAK_H2, Scenario
+from bench.scenarios import BY_NAME, GO, H2_LIMIT, LIMIT, LIMITS, ONE_BY_ONE_IN_H2, OURS, SCENARIOS, SPEAK_H2, Scenario
 from bench.servers import Servers
 
 CLIENTS = [OURS, LIMIT, H2_LIMIT, GO, *(name for name in peers.PEERS if name != OURS)]
@@ -66,7 +66,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def clients_for(scenario: Scenario, clients: list[str]) -> list[str]:
     return [c for c in clients if not (scenario.busy and c in (LIMIT, GO))         # they have no thread that computes in Python
-            and not (scenario.h2 and c.partition("/")[0] not in SPEAK_H2) and not (c == H2_LIMIT and not scenario.h2)]
+            and not (scenario.h2 and c.partition("/")[0] not in SPEAK_H2) and not (c == H2_LIMIT and not scenario.h2)
+            and not (scenario.h2 and scenario.threads > 1 and c in ONE_BY_ONE_IN_H2)]
 
 
 def minutes(opts: argparse.Namespace) -> float:

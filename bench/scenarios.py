@@ -10,6 +10,7 @@ H2_LIMIT = "h2load"        # the same where HTTP/2 is spoken
 LIMITS = (LIMIT, H2_LIMIT)
 GO = "go"
 SPEAK_H2 = (OURS, H2_LIMIT, GO, "pycurl", "pyreqwest", "httpx", "niquests")
+ONE_BY_ONE_IN_H2 = ("httpx",)    # several threads make it break its own HTTP/2 connection
 KIB, MIB = 1 << 10, 1 << 20
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 
