@@ -76,15 +76,9 @@ def test_any_lock_may_be_held_by_another_thread(peer: MakePeer, new_client: Make
             client.get(server.url("/"))          # the context is ambient
         adds_up(client.transport.stats())
 
-    stop, threads = busily(6, work)
-    try:
-        with context:
-            for _ in range(15):
-                in_child(child)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with busily(6, work), context:
+        for _ in range(15):
+            in_child(child)
     assert not context.cancelled
     assert closed(client.transport.stats()).keys() <= {"idle_timeout", "drain_limit"}
 
@@ -119,14 +113,9 @@ def test_a_child_handshakes_while_the_parents_threads_do(tls_pyserver: PyServer,
         assert client.get(url).ok
         assert [r.ok for r in client.map([url] * 2, workers=2)] == [True] * 2
 
-    stop, threads = busily(4, work)
-    try:
+    with busily(4, work):
         for _ in range(15):
             in_child(child)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     assert client.get(url).ok
 
 

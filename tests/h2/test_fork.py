@@ -44,14 +44,9 @@ def test_threads_at_work(peer: Callable[..., Peer], h2c: Callable[..., Client]) 
         assert client.transport.stats().open == 1
         client.transport.close(cancel=True)
 
-    stop, threads = busily(4, work)
-    try:
+    with busily(4, work):
         for _ in range(15):
             in_child(child)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     left.close()
 
 

@@ -9,7 +9,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tests.support.peer import ClientGone, Conn
 
@@ -62,10 +63,16 @@ def relay(port: int) -> Callable[[Conn, int], None]:
     return script
 
 
-def busily(threads: int, work: Callable[[int, threading.Event], None]) -> tuple[threading.Event, list[threading.Thread]]:
-    """Threads that do `work(number, stop)` until the event is set."""
+@contextmanager
+def busily(threads: int, work: Callable[[int, threading.Event], None]) -> Iterator[None]:
+    """Threads that do `work(number, stop)` until the block ends, which sets `stop`."""
     stop = threading.Event()
     made = [threading.Thread(target=work, args=(n, stop)) for n in range(threads)]
     for thread in made:
         thread.start()
-    return stop, made
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in made:
+            thread.join()
